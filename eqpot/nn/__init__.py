@@ -1,0 +1,1 @@
+"""Parts of networks: radial functions, neighbour densities, maps of fields, readouts."""

@@ -1,0 +1,56 @@
+"""Maps of fields (k, n, c): packed index of (l, m), atom, channel."""
+
+import torch
+from torch import Tensor, nn
+
+from eqpot.so3 import degrees
+
+
+class DegreeLinear(nn.Module):
+    """Linear map of the channels, its own for each degree l: equivariant, without bias.
+
+    Parameters
+    ----------
+    l_max
+        Highest degree of input and output.
+    n_in, n_out
+        Numbers of channels.
+    """
+
+    def __init__(self, l_max: int, n_in: int, n_out: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(l_max + 1, n_in, n_out) / n_in**0.5)
+        self.register_buffer("degrees", torch.tensor(degrees(l_max)), persistent=False)
+
+    def forward(self, field: Tensor) -> Tensor:
+        """Return the mapped field, shape ((l_max + 1)², n, n_out)."""
+        return torch.bmm(field, self.weight[self.degrees])  # knc,kcd->knd
+
+
+class Gate(nn.Module):
+    """Nonlinearity of a field: SiLU on l=0, a factor from l=0 on every higher degree.
+
+    Parameters
+    ----------
+    l_max
+        Highest degree.
+    n_features
+        Number of channels.
+    """
+
+    def __init__(self, l_max: int, n_features: int) -> None:
+        super().__init__()
+        self.l_max = l_max
+        self.factors = nn.Linear(n_features, l_max * n_features) if l_max > 0 else None
+        self.register_buffer("degrees", torch.tensor(degrees(l_max)), persistent=False)
+
+    def forward(self, field: Tensor) -> Tensor:
+        """Return the gated field, same shape; zero for a field of zero."""
+        scalars = field[0]
+        gated = torch.nn.functional.silu(scalars)[None] * (1 / 0.6)
+        if self.factors is None:
+            return gated
+        factors = 2.0 * torch.sigmoid(self.factors(scalars))
+        factors = factors.view(scalars.shape[0], self.l_max, scalars.shape[1]).transpose(0, 1)
+        higher = field[1:] * factors[self.degrees[1:] - 1]  # knc,knc->knc
+        return torch.cat([gated, higher])

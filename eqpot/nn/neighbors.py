@@ -1,0 +1,47 @@
+"""From a list of edges to blocks of equal size: one block of neighbour slots an atom.
+
+In blocks every sum over neighbours is a batched matrix product. Empty slots hold a vector beyond
+the radius, where every radial function is zero with its derivatives.
+"""
+
+import torch
+from torch import Tensor
+
+
+def pad_edges(
+    edge_index: Tensor, edge_vectors: Tensor, n_atoms: int, r_max: float
+) -> tuple[Tensor, Tensor]:
+    """Return the neighbours of each atom in blocks of ``n_slots``, the largest number of neighbours.
+
+    Parameters
+    ----------
+    edge_index
+        Shape (2, n_edges), centres ascending.
+    edge_vectors
+        Shape (n_edges, 3), Å.
+    n_atoms
+        Number of atoms.
+    r_max
+        Radius, Å: empty slots hold vectors of twice this length.
+
+    Returns
+    -------
+    neighbors : Tensor
+        Neighbour in each slot, shape (n_atoms, n_slots), int64; 0 in empty slots.
+    vectors : Tensor
+        Shape (n_atoms * n_slots, 3), Å.
+    """
+    centers = edge_index[0]
+    counts = torch.bincount(centers, minlength=n_atoms)
+    n_slots = 1
+    if centers.numel() > 0:
+        n_slots = int(counts.max().item())
+    first = torch.cumsum(counts, dim=0) - counts
+    slots = torch.arange(centers.numel(), device=centers.device) - first[centers]
+    slots = slots + centers * n_slots
+    far = edge_vectors.new_zeros((1, 3))
+    far[0, 2] = 2.0 * r_max
+    neighbors = torch.zeros(n_atoms * n_slots, dtype=torch.long, device=centers.device)
+    neighbors = neighbors.index_copy(0, slots, edge_index[1])
+    vectors = far.expand(n_atoms * n_slots, 3).index_copy(0, slots, edge_vectors)
+    return neighbors.view(n_atoms, n_slots), vectors

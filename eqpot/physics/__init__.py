@@ -1,0 +1,1 @@
+"""Physics around the model: reference energies and pair repulsion."""

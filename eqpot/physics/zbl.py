@@ -1,0 +1,64 @@
+"""Screened nuclear repulsion at close contact."""
+
+from typing import Final
+
+import torch
+from torch import Tensor, nn
+
+from eqpot.nn.radial import polynomial_envelope
+
+_COULOMB: Final = 14.399645478425668
+"""e² / (4π ε0) in eV Å."""
+
+
+class ZBLRepulsion(nn.Module):
+    r"""Ziegler-Biersack-Littmark repulsion between close atoms, smoothly cut.
+
+    .. math:: E_i = \tfrac12 \sum_j \frac{e^2}{4\pi\varepsilon_0} \frac{Z_i Z_j}{r_{ij}}
+              \phi(r_{ij} / a_{ij}) \, u(r_{ij} / r_{\mathrm{cut},ij}), \quad
+              a_{ij} = \frac{0.8854 \, a_0}{Z_i^{0.23} + Z_j^{0.23}}
+
+    with the universal screening function φ and the envelope u of the model. The cut of a pair is the
+    sum of its covalent radii, so bonded atoms at their usual distance do not feel it.
+
+    Parameters
+    ----------
+    atomic_numbers
+        Z of each species, shape (n_species,).
+    covalent_radii
+        Of each species, shape (n_species,), Å.
+
+    References
+    ----------
+    Ziegler, Biersack and Littmark, The stopping and range of ions in solids, Pergamon 1985.
+    """
+
+    def __init__(self, atomic_numbers: Tensor, covalent_radii: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("charges", atomic_numbers.to(torch.float64))
+        self.register_buffer("radii", covalent_radii.to(torch.float64))
+
+    def forward(self, edge_index: Tensor, edge_vectors: Tensor, species: Tensor) -> Tensor:
+        """Return the repulsion energy of each atom, shape (n_atoms,), eV.
+
+        Parameters
+        ----------
+        edge_index, edge_vectors, species
+            As in :mod:`eqpot.keys`.
+        """
+        centers, neighbors = species[edge_index[0]], species[edge_index[1]]
+        charge_i, charge_j = self.charges[centers], self.charges[neighbors]
+        cut = self.radii[centers] + self.radii[neighbors]
+        distances = torch.linalg.vector_norm(edge_vectors.to(self.charges.dtype), dim=1)
+        length = 0.8854 * 0.529177210903 / (charge_i.pow(0.23) + charge_j.pow(0.23))
+        x = distances / length
+        screening = (
+            0.18175 * torch.exp(-3.19980 * x)
+            + 0.50986 * torch.exp(-0.94229 * x)
+            + 0.28022 * torch.exp(-0.40290 * x)
+            + 0.02817 * torch.exp(-0.20162 * x)
+        )
+        pair = _COULOMB * charge_i * charge_j / distances * screening
+        pair = 0.5 * pair * polynomial_envelope(distances / cut, 1.0)
+        energies = torch.zeros(species.shape[0], dtype=pair.dtype, device=pair.device)
+        return energies.index_add(0, edge_index[0], pair)

@@ -1,0 +1,167 @@
+"""The potential: assembly of the energy, and the only place where it becomes forces and stress."""
+
+from typing import Dict, Final, List, Optional
+
+import torch
+from torch import Tensor, nn
+
+from eqpot import keys
+from eqpot.physics.zbl import ZBLRepulsion
+
+N_ELEMENTS: Final = 119
+"""Length of a table that is indexed by the atomic number."""
+
+
+class Potential(nn.Module):
+    r"""Energy, forces, stress and virials of structures.
+
+    .. math:: E = \sum_i \left[ E^0_{z_i} + s \, \varepsilon_i + E^\mathrm{ZBL}_i \right], \quad
+              F_i = -\frac{\partial E}{\partial r_i}, \quad
+              \sigma = \frac1V \sum_{ij} r_{ij} \otimes \frac{\partial E}{\partial r_{ij}}
+
+    All derivatives follow from one backward pass to the edge vectors. Edge vectors and energies are
+    float64 if the positions are; the model runs in its own dtype between them.
+
+    Parameters
+    ----------
+    model
+        From a graph to ``node_energy``; zero for an atom without neighbours.
+    atomic_numbers
+        Elements that the model knows; the position in the list is the species.
+    reference_energies
+        E0 of each element, eV.
+    scale
+        Energy in eV of one unit of the model.
+    r_max
+        Radius of the neighbour list, Å.
+    repulsion
+        Nuclear repulsion, if wanted.
+
+    Raises
+    ------
+    ValueError
+        If elements repeat, or their number is not that of the reference energies.
+
+    References
+    ----------
+    Stress from edge derivatives: Thompson, Plimpton and Mattson, J. Chem. Phys. 131, 154107 (2009),
+    eq. 27. Centroid virials: Surblys et al., Phys. Rev. E 99, 051301 (2019).
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        atomic_numbers: List[int],
+        reference_energies: List[float],
+        scale: float,
+        r_max: float,
+        repulsion: Optional[ZBLRepulsion] = None,
+    ) -> None:
+        super().__init__()
+        if len(atomic_numbers) != len(reference_energies):
+            raise ValueError(
+                f"`reference_energies` must have one value for each of {len(atomic_numbers)} "
+                f"elements, got {len(reference_energies)}"
+            )
+        if len(set(atomic_numbers)) != len(atomic_numbers):
+            raise ValueError(f"`atomic_numbers` must not repeat, got {atomic_numbers}")
+        self.model = model
+        self.repulsion = repulsion
+        self.scale = scale
+        self.r_max = r_max
+        self.atomic_numbers = list(atomic_numbers)
+        self.reference_energies = list(reference_energies)
+        species = torch.full((N_ELEMENTS,), -1, dtype=torch.long)
+        species[torch.tensor(atomic_numbers)] = torch.arange(len(atomic_numbers))
+        self.register_buffer("species_of", species, persistent=False)
+        self.register_buffer("anchor", torch.zeros(()), persistent=False)  # dtype of the model
+
+    @torch.jit.export
+    def energies(self, graph: Dict[str, Tensor], edge_vectors: Tensor) -> Dict[str, Tensor]:
+        """Return ``energy``, ``node_energy`` and ``node_features`` for given edge vectors.
+
+        Parameters
+        ----------
+        graph
+            As in :meth:`forward`.
+        edge_vectors
+            Shape (n_edges, 3), Å.
+        """
+        species = self.species_of[graph[keys.ATOMIC_NUMBERS]]
+        edge_index = graph[keys.EDGE_INDEX]
+        inputs = {
+            keys.SPECIES: species,
+            keys.EDGE_INDEX: edge_index,
+            keys.EDGE_VECTORS: edge_vectors.to(self.anchor.dtype),
+        }
+        outputs: Dict[str, Tensor] = self.model(inputs)
+        e0 = torch.tensor(
+            self.reference_energies, dtype=edge_vectors.dtype, device=edge_vectors.device
+        )
+        node_energy = e0[species] + self.scale * outputs[keys.NODE_ENERGY].to(e0.dtype)
+        if self.repulsion is not None:
+            repulsion = self.repulsion(edge_index, edge_vectors, species)
+            node_energy = node_energy + repulsion.to(e0.dtype)
+        n_graphs = graph[keys.CELL].shape[0]
+        energy = torch.zeros(n_graphs, dtype=e0.dtype, device=e0.device)
+        energy = energy.index_add(0, graph[keys.BATCH], node_energy)
+        outputs[keys.NODE_ENERGY] = node_energy
+        outputs[keys.ENERGY] = energy
+        return outputs
+
+    def forward(self, graph: Dict[str, Tensor], training: bool = False) -> Dict[str, Tensor]:
+        """Return all that the potential knows of the structures.
+
+        Parameters
+        ----------
+        graph
+            ``positions``, ``atomic_numbers``, ``cell``, ``batch``, ``edge_index``, ``edge_shifts``
+            as in :mod:`eqpot.keys`. Elements must be known to the potential; the doors check that.
+        training
+            Keep the graph of the derivatives, so that a loss of forces can be differentiated.
+
+        Returns
+        -------
+        dict
+            ``energy``, ``node_energy``, ``forces``, ``stress``, ``virial``, ``node_virial``, as in
+            :mod:`eqpot.keys`. The stress refers to the volume of the cell and is zero where the
+            cell has none.
+        """
+        positions = graph[keys.POSITIONS]
+        edge_index = graph[keys.EDGE_INDEX]
+        batch = graph[keys.BATCH]
+        cell = graph[keys.CELL].to(positions.dtype)
+        centers = edge_index[0]
+        neighbors = edge_index[1]
+        edge_cells = cell[batch[centers]]
+        edge_shifts = graph[keys.EDGE_SHIFTS].to(positions.dtype)
+        shifts = torch.einsum("es,esv->ev", edge_shifts, edge_cells)
+        vectors = positions[neighbors] - positions[centers] + shifts
+        if not vectors.requires_grad:
+            vectors.requires_grad_(True)
+        outputs = self.energies(graph, vectors)
+        gradient = torch.autograd.grad(
+            [outputs[keys.ENERGY].sum()], [vectors], create_graph=training
+        )[0]
+        assert gradient is not None  # TorchScript: the energy depends on the vectors
+        forces = torch.zeros_like(positions)
+        forces = forces.index_add(0, centers, gradient).index_add(0, neighbors, -gradient)
+        edge_virial = -vectors[:, :, None] * gradient[:, None, :]
+        node_virial = torch.zeros(
+            (positions.shape[0], 3, 3), dtype=positions.dtype, device=positions.device
+        ).index_add(0, neighbors, edge_virial)
+        virial = torch.zeros_like(cell).index_add(0, batch, node_virial)
+        virial = 0.5 * (virial + virial.transpose(1, 2))
+        volume = torch.abs(torch.linalg.det(cell))[:, None, None]
+        solid = volume > 0
+        stress = torch.where(
+            solid, -virial / torch.where(solid, volume, torch.ones_like(volume)), 0.0
+        )
+        outputs[keys.FORCES] = forces
+        outputs[keys.VIRIAL] = virial
+        outputs[keys.STRESS] = stress
+        outputs[keys.NODE_VIRIAL] = node_virial
+        if not training:
+            for name in list(outputs.keys()):
+                outputs[name] = outputs[name].detach()
+        return outputs
