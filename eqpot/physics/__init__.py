@@ -1,0 +1,1 @@
+"""Physics around a model: reference energies, short-range repulsion, long-range terms."""
