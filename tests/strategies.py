@@ -6,7 +6,12 @@ from ase.build import bulk, molecule
 from hypothesis import strategies as st
 
 MOLECULES = ("H2O", "CH3CH2OH", "NH3", "C6H6", "CH3SH", "CO2", "SiH4")
-CRYSTALS = (("Si", "diamond", 5.43), ("Cu", "fcc", 3.61), ("Fe", "bcc", 2.87), ("NaCl", "rocksalt", 5.64))
+CRYSTALS = (
+    ("Si", "diamond", 5.43),
+    ("Cu", "fcc", 3.61),
+    ("Fe", "bcc", 2.87),
+    ("NaCl", "rocksalt", 5.64),
+)
 
 
 def lattice(lengths, angles, left_handed=False):
@@ -43,7 +48,9 @@ def molecules(draw):
     """Return a rattled, rotated molecule without a cell."""
     atoms = molecule(draw(st.sampled_from(MOLECULES)))
     rng = np.random.default_rng(draw(seeds))
-    positions = atoms.positions @ random_rotation(rng) + rng.normal(scale=0.05, size=(len(atoms), 3))
+    positions = atoms.positions @ random_rotation(rng) + rng.normal(
+        scale=0.05, size=(len(atoms), 3)
+    )
     atoms.positions = positions + rng.uniform(-20, 20, 3)
     return atoms
 
@@ -63,7 +70,9 @@ def cells(draw, shortest=0.5, longest=20.0, narrowest=20.0, widest=160.0, left_h
 @st.composite
 def triclinic(draw, pbc=(True, True, True), max_atoms=12, **cell_settings):
     """Return random atoms in a triclinic cell, some of them outside of it."""
-    cell = draw(cells(**{"shortest": 2.0, "longest": 12.0, "narrowest": 40, "widest": 130} | cell_settings))
+    cell = draw(
+        cells(**{"shortest": 2.0, "longest": 12.0, "narrowest": 40, "widest": 130} | cell_settings)
+    )
     rng = np.random.default_rng(draw(seeds))
     n_atoms = draw(st.integers(1, max_atoms))
     return fill(cell, n_atoms, pbc, rng, outside=draw(st.sampled_from([0, 5])))
@@ -113,13 +122,20 @@ def lone_atoms(draw):
     pbc = draw(st.booleans())
     cell = draw(cells(shortest=2.0, narrowest=60, widest=120)) if pbc else np.zeros((3, 3))
     rng = np.random.default_rng(draw(seeds))
-    return Atoms([draw(st.sampled_from([1, 6, 8, 14]))], rng.uniform(-9, 9, (1, 3)), cell=cell, pbc=pbc)
+    return Atoms(
+        [draw(st.sampled_from([1, 6, 8, 14]))], rng.uniform(-9, 9, (1, 3)), cell=cell, pbc=pbc
+    )
 
 
 def structures():
     """Return any of the above."""
     return st.one_of(
-        molecules(), triclinic(), small_cells(), left_handed_cells(), slabs_and_wires(), lone_atoms()
+        molecules(),
+        triclinic(),
+        small_cells(),
+        left_handed_cells(),
+        slabs_and_wires(),
+        lone_atoms(),
     )
 
 
@@ -147,7 +163,7 @@ def ordinary_set():
     crystal = Atoms(species, grid @ skew, cell=skew, pbc=True)
     hand = crystal.copy()
     hand.set_cell(crystal.cell[:][[1, 0, 2]])
-    made = {
+    return {
         "molecule": rattled(molecule("CH3CH2OH"), 1),
         "cluster": rattled(cluster, 2),
         "bulk": rattled(bulk("Si", cubic=True), 3),
@@ -159,4 +175,3 @@ def ordinary_set():
         "left_handed": rattled(hand, 7),
         "slab": rattled(Atoms(crystal.numbers, crystal.positions, cell=skew, pbc=[1, 1, 0]), 8),
     }
-    return made

@@ -107,7 +107,9 @@ def law_11_case(rng):
         n_atoms = int(rng.integers(0, 65))
         pbc = rng.integers(0, 2, 3).astype(bool)
         heights = 1 / np.linalg.norm(np.linalg.inv(cell), axis=0)
-        images = np.prod([2 * np.ceil(cutoff / h) + 3 if p else 1 for h, p in zip(heights, pbc)])
+        images = np.prod(
+            [2 * np.ceil(cutoff / h) + 3 if p else 1 for h, p in zip(heights, pbc, strict=True)]
+        )
         if n_atoms**2 * images < 1e6:
             break
         n_atoms = int(np.sqrt(1e6 / images))
@@ -148,7 +150,13 @@ def test_rows_of_other_axes_are_ignored(kind):
 
 @pytest.mark.parametrize(
     ("n_atoms", "pbc", "cutoff", "n_edges"),
-    [(0, False, 5.0, 0), (0, True, 5.0, 0), (1, False, 30.0, 0), (1, True, 3.9, 0), (1, True, 4.1, 6)],
+    [
+        (0, False, 5.0, 0),
+        (0, True, 5.0, 0),
+        (1, False, 30.0, 0),
+        (1, True, 3.9, 0),
+        (1, True, 4.1, 6),
+    ],
 )
 def test_no_atom_and_one_atom(n_atoms, pbc, cutoff, n_edges):
     positions = np.full((n_atoms, 3), 0.3)
@@ -163,7 +171,9 @@ def test_a_pair_at_the_cutoff_is_no_edge():
     positions = np.array([[0.0, 0, 0], [0, 0, 2.0]])
     for shorter, n_edges in ((2.0, 0), (np.nextafter(2.0, 3.0), 2)):
         assert neighbor_list(positions, CUBE, [False] * 3, shorter)[0].shape == (2, n_edges)
-        found = torch_neighbor_list(torch.tensor(positions), torch.tensor(CUBE), [False] * 3, shorter)
+        found = torch_neighbor_list(
+            torch.tensor(positions), torch.tensor(CUBE), [False] * 3, shorter
+        )
         assert found[0].shape == (2, n_edges)
 
 
@@ -200,7 +210,10 @@ def test_cell_list_is_the_same_on_a_gpu():
     for _ in range(20):
         atoms, cutoff = law_11_case(rng)
         found = torch_neighbor_list(
-            torch.tensor(atoms.positions).cuda(), torch.tensor(atoms.cell[:]).cuda(), atoms.pbc, cutoff
+            torch.tensor(atoms.positions).cuda(),
+            torch.tensor(atoms.cell[:]).cuda(),
+            atoms.pbc,
+            cutoff,
         )
         found = tuple(part.cpu() for part in found)
         assert_same_edges(found, atoms.positions, atoms.cell[:], atoms.pbc, cutoff)
@@ -219,9 +232,7 @@ def test_torch_cluster_equals_brute_force(batch, cutoff):
         expected |= {(i + first, j + first, 0, 0, 0) for i, j, *_ in own.tolist()}
     assert (found[0][0].diff() >= 0).all()
     real = [
-        e
-        for e in as_set(*found) ^ expected
-        if abs(edge_length(e, positions, CUBE) - cutoff) > TIE
+        e for e in as_set(*found) ^ expected if abs(edge_length(e, positions, CUBE) - cutoff) > TIE
     ]
     assert not real
 
@@ -252,7 +263,13 @@ FLAT_CELL = [[3.0, 0, 0], [0, 3.0, 0], [1.0, 2.0, 0]]
         (TWO, np.zeros((3, 3)), True, 3.0, "`cell` row 0 is zero"),
         (TWO, [[3.0, 0, 0], [0, 3.0, 0], [0, 0, 0]], True, 3.0, "`cell` row 2 is zero"),
         (TWO, FLAT_CELL, True, 3.0, r"`cell` is flat: its periodic rows \[0, 1, 2\]"),
-        (TWO, [[1.0, 1, 0], [2.0, 2, 0], [0, 0, 9]], [1, 1, 0], 3.0, r"rows \[0, 1\] lie in a line"),
+        (
+            TWO,
+            [[1.0, 1, 0], [2.0, 2, 0], [0, 0, 9]],
+            [1, 1, 0],
+            3.0,
+            r"rows \[0, 1\] lie in a line",
+        ),
         (TWO, CUBE * np.nan, True, 3.0, "`cell` row 0 must be finite"),
         (TWO, CUBE, True, 0.0, "`cutoff` must be a positive"),
         (TWO, CUBE, True, float("nan"), "`cutoff` must be a positive"),
