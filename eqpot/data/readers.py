@@ -74,6 +74,7 @@ _EXTXYZ: Final = (".xyz", ".extxyz")
 _STORES: Final = (".h5", ".hdf5")
 # pickled or foreign formats whose reading could run code
 _REFUSED_FORMATS: Final = ("bundletrajectory", "gpw", "py", "python")
+_SIX_NUMBERS: Final = re.compile(r"""\b(?P<name>stress|virial)\s*=\s*(["'])(?P<numbers>[^"']*)\2""")
 _LONGEST_LINE: Final = 2**24
 _LARGEST_NPZ: Final = 2 * 2**30
 _LARGEST_DECOMPRESSED: Final = 8 * 2**30
@@ -480,7 +481,11 @@ def _from_extxyz(path: Path, compression: str, labels: _LabelFinder) -> Iterator
         for index, (line, chunk) in enumerate(_extxyz_chunks(path, stream)):
             where = f"{path}, frame {index} (line {line})"
             try:
-                atoms = next(ase.io.extxyz.read_xyz(io.StringIO(chunk), slice(0, 1)))
+                atoms = next(
+                    ase.io.extxyz.read_xyz(
+                        io.StringIO(_SIX_NUMBERS.sub(_nine_numbers, chunk, count=2)), slice(0, 1)
+                    )
+                )
             except KeyError as error:
                 raise ValueError(f"{where}: there is no element {error}") from error
             except Exception as error:
@@ -490,6 +495,15 @@ def _from_extxyz(path: Path, compression: str, labels: _LabelFinder) -> Iterator
                 # a zero Lattice is how some programs write "no cell"
                 atoms.pbc = False
             yield labels.frame(atoms, index)
+
+
+def _nine_numbers(match: re.Match[str]) -> str:
+    """Return a tensor of six numbers written as nine; ASE reads these two names only so."""
+    numbers = match["numbers"].split()
+    if len(numbers) != 6:
+        return match[0]
+    order = (0, 5, 4, 5, 1, 3, 4, 3, 2)
+    return f'{match["name"]}="{" ".join(numbers[k] for k in order)}"'
 
 
 def _extxyz_chunks(path: Path, stream: IO[str]) -> Iterator[tuple[int, str]]:
@@ -589,6 +603,8 @@ def _from_ase_file(path: Path, labels: _LabelFinder) -> Iterator[Frame]:
         file_format = ase.io.formats.filetype(str(path))
     except ase.io.formats.UnknownFileTypeError as error:
         raise ValueError(f"{labels.path}: the format of the file is not known to ASE") from error
+    if file_format not in ase.io.formats.ioformats:
+        raise ValueError(f"{labels.path}: the format of the file is not known to ASE")
     if file_format in _REFUSED_FORMATS:
         raise ValueError(f"{labels.path}: files of format `{file_format}` are not read")
     if file_format in ("db", "json"):
