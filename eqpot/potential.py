@@ -76,6 +76,23 @@ class Potential(nn.Module):
         self.register_buffer("species_of", species, persistent=False)
         self.register_buffer("anchor", torch.zeros(()), persistent=False)  # dtype of the model
 
+    @torch.jit.unused
+    def scale_energies(self, factor: float) -> None:
+        """Multiply the energies of the model, not the E0s, by a factor, in its weights."""
+        scale_energies = self.model.scale_energies
+        assert callable(scale_energies)
+        scale_energies(factor)
+
+    @torch.jit.export
+    def edge_vectors(self, graph: Dict[str, Tensor]) -> Tensor:
+        """Return r_j - r_i + S · cell of each edge, shape (n_edges, 3), Å."""
+        positions = graph[keys.POSITIONS]
+        edge_index = graph[keys.EDGE_INDEX]
+        cells = graph[keys.CELL].to(positions.dtype)[graph[keys.BATCH][edge_index[0]]]
+        shifts = graph[keys.EDGE_SHIFTS].to(positions.dtype)
+        shifts = torch.einsum("es,esv->ev", shifts, cells)
+        return positions[edge_index[1]] - positions[edge_index[0]] + shifts
+
     @torch.jit.export
     def energies(self, graph: Dict[str, Tensor], edge_vectors: Tensor) -> Dict[str, Tensor]:
         """Return ``energy``, ``node_energy`` and ``node_features`` for given edge vectors.
@@ -133,10 +150,7 @@ class Potential(nn.Module):
         cell = graph[keys.CELL].to(positions.dtype)
         centers = edge_index[0]
         neighbors = edge_index[1]
-        edge_cells = cell[batch[centers]]
-        edge_shifts = graph[keys.EDGE_SHIFTS].to(positions.dtype)
-        shifts = torch.einsum("es,esv->ev", edge_shifts, edge_cells)
-        vectors = positions[neighbors] - positions[centers] + shifts
+        vectors = self.edge_vectors(graph)
         if not vectors.requires_grad:
             vectors.requires_grad_(True)
         outputs = self.energies(graph, vectors)

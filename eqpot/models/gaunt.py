@@ -107,6 +107,15 @@ class ProductStep(nn.Module):
         return product, self.mix_out(product[: self.n_out] * order_weights)
 
 
+    @torch.no_grad()
+    @torch.jit.unused
+    def match_scale(self, output: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        """Rescale the weights to a product with a root mean square of one; return that output."""
+        factor = output[0].square().mean().clamp(min=1e-12).rsqrt()
+        self.mix_right.weight.mul_(factor)
+        return output[0] * factor, output[1] * factor
+
+
 class GauntLayer(nn.Module):
     r"""From the density of an atom to its new field: products, mixing, gate.
 
@@ -204,6 +213,14 @@ class Readout(nn.Module):
                 nn.Linear(n_features, n_hidden), nn.SiLU(), nn.Linear(n_hidden, 1, bias=False)
             )
 
+    @torch.no_grad()
+    @torch.jit.unused
+    def scale_energies(self, factor: float) -> None:
+        """Multiply the energies by a factor, in the weights."""
+        last = self.network[-1]
+        assert isinstance(last, nn.Linear)
+        last.weight.mul_(factor)
+
     def forward(self, scalars: Tensor) -> Tensor:
         """Return energies, shape (n,), from scalars of shape (n, c)."""
         return self.network(scalars)[:, 0]
@@ -269,6 +286,14 @@ class GauntModel(nn.Module):
             )
             self.layers.append(GauntLayer(settings, n_species, l_out))
             self.readouts.append(Readout(n_features, N_READOUT if index == n_later else 0))
+
+    @torch.jit.unused
+    def scale_energies(self, factor: float) -> None:
+        """Multiply the energies by a factor, in the weights of the readouts."""
+        self.first_readout.scale_energies(factor)
+        for readout in self.readouts:
+            assert isinstance(readout, Readout)
+            readout.scale_energies(factor)
 
     def forward(self, graph: Dict[str, Tensor]) -> Dict[str, Tensor]:
         """Return ``node_energy`` and ``node_features``.

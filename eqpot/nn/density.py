@@ -50,6 +50,12 @@ class ScalarDensity(nn.Module):
         )
         self.register_buffer("degrees", torch.tensor(degrees(l_max)), persistent=False)
 
+    @torch.no_grad()
+    @torch.jit.unused
+    def match_scale(self, output: Tensor) -> Tensor:
+        """Rescale the weights to a root mean square of one for each degree; return that output."""
+        return _match_scale(self.weight, self.degrees, output)
+
     def forward(self, basis: Tensor, senders: Tensor) -> Tensor:
         """Return the density of each atom.
 
@@ -93,6 +99,12 @@ class ChannelDensity(nn.Module):
         self.weight = nn.Parameter(torch.randn(l_max + 1, n_radial, n_features) / n_radial**0.5)
         self.register_buffer("degrees", torch.tensor(degrees(l_max)), persistent=False)
 
+    @torch.no_grad()
+    @torch.jit.unused
+    def match_scale(self, output: Tensor) -> Tensor:
+        """Rescale the weights to a root mean square of one for each degree; return that output."""
+        return _match_scale(self.weight, self.degrees, output)
+
     def forward(self, basis: Tensor, senders: Tensor) -> Tensor:
         """Return the density of each atom, shape (k, n, c); arguments as :class:`ScalarDensity`."""
         n = basis.shape[0]
@@ -128,6 +140,12 @@ class FieldAverage(nn.Module):
         self.weight = nn.Parameter(torch.randn(l_max + 1, n_radial, n_features) / n_radial**0.5)
         self.register_buffer("degrees", torch.tensor(degrees(l_max)), persistent=False)
 
+    @torch.no_grad()
+    @torch.jit.unused
+    def match_scale(self, output: Tensor) -> Tensor:
+        """Rescale the weights to a root mean square of one for each degree; return that output."""
+        return _match_scale(self.weight, self.degrees, output)
+
     def forward(self, radial: Tensor, senders: Tensor) -> Tensor:
         """Return the average of each atom.
 
@@ -148,3 +166,11 @@ class FieldAverage(nn.Module):
         contracted = contracted.view(n, self.n_radial, self.n_harmonics, -1)
         weights = self.weight[self.degrees].transpose(0, 1)  # akc
         return (contracted * weights).sum(dim=1).transpose(0, 1) * self.normalization
+
+
+def _match_scale(weight: Tensor, degree_of: Tensor, output: Tensor) -> Tensor:
+    squares = output.square().mean(dim=(1, 2))
+    totals = torch.zeros(len(weight), dtype=squares.dtype).index_add(0, degree_of, squares)
+    factors = (totals / torch.bincount(degree_of)).clamp(min=1e-12).rsqrt()
+    weight.mul_(factors[:, None, None])
+    return output * factors[degree_of][:, None, None]

@@ -1,0 +1,59 @@
+"""Start a potential at the scale of its data: one pass that rescales weights, layer by layer."""
+
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from torch import nn
+
+from eqpot import keys
+from eqpot.graph import Graph
+from eqpot.potential import Potential
+
+
+@runtime_checkable
+class Scalable(Protocol):
+    """A module that can rescale its weights so that an output has a root mean square of one."""
+
+    def match_scale(self, output: Any) -> Any:
+        """Rescale the weights and return the output as it is with them."""
+
+
+def scale_to_data(potential: Potential, graph: Graph) -> None:
+    """Rescale fresh weights so that features are of order one and forces of the size of the data.
+
+    Features are brought to a root mean square of one in the order in which they arise; then the
+    readouts are scaled so that the forces of the untrained model have a tenth of the size of the
+    labels, large enough to learn from and small enough not to be in the way.
+
+    Parameters
+    ----------
+    potential
+        With fresh weights; changed in place.
+    graph
+        A batch that is typical of the training.
+
+    References
+    ----------
+    Layer-sequential scaling by data: Mishkin and Matas, All you need is a good init, ICLR 2016.
+    """
+
+    def rescale(module: nn.Module, _: Any, output: Any) -> Any:
+        assert isinstance(module, Scalable)
+        return module.match_scale(output)
+
+    handles = [
+        module.register_forward_hook(rescale)
+        for module in potential.modules()
+        if isinstance(module, Scalable)
+    ]
+    try:
+        with torch.no_grad():
+            potential.energies(graph, potential.edge_vectors(graph))
+    finally:
+        for handle in handles:
+            handle.remove()
+    forces = potential(graph)[keys.FORCES]
+    size = float(forces.square().mean().sqrt())
+    if size > 0.0:
+        potential.scale_energies(0.1 * potential.scale / size)
+

@@ -1,0 +1,59 @@
+"""Numbers that the data give to the potential: mean neighbours and the size of forces."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from eqpot import keys
+from eqpot.graph import Graph
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """Statistics of the training graphs.
+
+    Attributes
+    ----------
+    avg_num_neighbors
+        Mean number of neighbours of an atom, at least 1.
+    force_rms
+        Root mean square of a force component, eV/Å.
+    n_atoms
+        Mean number of atoms of a frame.
+    """
+
+    avg_num_neighbors: float
+    force_rms: float
+    n_atoms: float
+
+
+def training_statistics(graphs: Iterable[Graph]) -> Statistics:
+    """Return the statistics of graphs that carry forces or energies.
+
+    Frames of one atom are left out: isolated atoms tell nothing of the others.
+
+    Raises
+    ------
+    ValueError
+        If no graph has more than one atom or an edge, or no force is other than zero.
+    """
+    n_graphs = n_atoms = n_edges = n_components = 0
+    squares = 0.0
+    for graph in graphs:
+        edges = graph[keys.EDGE_INDEX].shape[1]
+        if edges == 0:
+            continue
+        n_graphs += 1
+        n_atoms += len(graph[keys.POSITIONS])
+        n_edges += edges
+        forces = graph[keys.FORCES]
+        forces = forces[~forces.isnan()]
+        n_components += forces.numel()
+        squares += float(forces.square().sum())
+    if n_graphs == 0:
+        raise ValueError("no frame has two atoms within `model.r_max` of each other")
+    if n_components == 0:
+        raise ValueError("no frame carries `forces`: a potential cannot be trained on energies alone")
+    force_rms = (squares / n_components) ** 0.5
+    if force_rms == 0.0:
+        raise ValueError("all `forces` are zero: their size sets the scale of the model")
+    return Statistics(max(1.0, n_edges / n_atoms), force_rms, n_atoms / n_graphs)
