@@ -10,6 +10,19 @@ from eqpot.nn.radial import polynomial_envelope
 _COULOMB: Final = 14.399645478425668
 """e² / (4π ε0) in eV Å."""
 
+# fmt: off
+_COVALENT_RADII: Final = (
+    0.2, 0.31, 0.28, 1.28, 0.96, 0.84, 0.76, 0.71, 0.66, 0.57, 0.58, 1.66, 1.41, 1.21, 1.11, 1.07,
+    1.05, 1.02, 1.06, 2.03, 1.76, 1.7, 1.6, 1.53, 1.39, 1.39, 1.32, 1.26, 1.24, 1.32, 1.22, 1.22,
+    1.2, 1.19, 1.2, 1.2, 1.16, 2.2, 1.95, 1.9, 1.75, 1.64, 1.54, 1.47, 1.46, 1.42, 1.39, 1.45,
+    1.44, 1.42, 1.39, 1.39, 1.38, 1.39, 1.4, 2.44, 2.15, 2.07, 2.04, 2.03, 2.01, 1.99, 1.98, 1.98,
+    1.96, 1.94, 1.92, 1.92, 1.89, 1.9, 1.87, 1.87, 1.75, 1.7, 1.62, 1.51, 1.44, 1.41, 1.36, 1.36,
+    1.32, 1.45, 1.46, 1.48, 1.4, 1.5, 1.5, 2.6, 2.21, 2.15, 2.06, 2.0, 1.96, 1.9, 1.87, 1.8,
+    1.69,
+)
+# fmt: on
+"""Covalent radii by atomic number, Å: Cordero et al., Dalton Trans. 2832 (2008); index 0 unused."""
+
 
 class ZBLRepulsion(nn.Module):
     r"""Ziegler-Biersack-Littmark repulsion between close atoms, smoothly cut.
@@ -37,6 +50,12 @@ class ZBLRepulsion(nn.Module):
         super().__init__()
         self.register_buffer("charges", atomic_numbers.to(torch.float64))
         self.register_buffer("radii", covalent_radii.to(torch.float64))
+
+    @classmethod
+    def of_elements(cls, atomic_numbers: list[int]) -> "ZBLRepulsion":
+        """Return the repulsion between elements, cut by their covalent radii (Cordero 2008)."""
+        radii = [_COVALENT_RADII[number] for number in atomic_numbers]
+        return cls(torch.tensor(atomic_numbers), torch.tensor(radii, dtype=torch.float64))
 
     def forward(self, edge_index: Tensor, edge_vectors: Tensor, species: Tensor) -> Tensor:
         """Return the repulsion energy of each atom, shape (n_atoms,), eV.

@@ -1,0 +1,332 @@
+"""The recipe: every choice of a training run, typed, with defaults; and its reader from YAML 1.2."""
+
+import difflib
+import io
+import json
+import re
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from ruamel.yaml import YAML
+from ruamel.yaml.comments import CommentedMap, CommentedSeq
+from ruamel.yaml.error import MarkedYAMLError
+
+_LARGEST_FILE: Final = 2**20
+_DEEPEST: Final = 32
+_SECONDS: Final = {
+    "s": 1.0, "sec": 1.0, "second": 1.0, "seconds": 1.0,
+    "min": 60.0, "m": 60.0, "minute": 60.0, "minutes": 60.0,
+    "h": 3600.0, "hour": 3600.0, "hours": 3600.0,
+    "d": 86400.0, "day": 86400.0, "days": 86400.0,
+}  # fmt: skip
+
+
+def parse_duration(text: str | float) -> float:
+    """Return a duration in seconds from ``"10 min"``, ``"2 h"``, ``"90 s"`` or a number of seconds.
+
+    Raises
+    ------
+    ValueError
+        If the text is no duration, or not above zero.
+    """
+    if isinstance(text, int | float) and not isinstance(text, bool):
+        seconds = float(text)
+    else:
+        match = re.fullmatch(r"\s*([0-9]*\.?[0-9]+)\s*([a-zA-Z]+)\s*", str(text))
+        if match is None or match[2].lower() not in _SECONDS:
+            raise ValueError(f'must be a duration such as "10 min", "2 h" or "90 s", got {text!r}')
+        seconds = float(match[1]) * _SECONDS[match[2].lower()]
+    if not 0 < seconds < float("inf"):
+        raise ValueError(f"must be a duration above zero, got {text!r}")
+    return seconds
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True,
+        allow_inf_nan=False, validate_default=False,
+    )  # fmt: skip
+
+
+class DataSection(_Section):
+    """What to learn from."""
+
+    train: Annotated[list[str], Field(min_length=1)]
+    """Files of training frames: extended XYZ, whatever ASE reads, npz of MD17, or an eqpot store."""
+    validation: float | str = 0.1
+    """Fraction of the training frames that validates, or a file."""
+    test: list[str] = []
+    """Files of test frames; errors of each are reported at the end."""
+    energy_key: str | None = None
+    """Name of the energy in the files; without it the usual names are tried."""
+    forces_key: str | None = None
+    """Name of the forces."""
+    stress_key: str | None = None
+    """Name of the stress."""
+    virial_key: str | None = None
+    """Name of a virial, from which the stress is made."""
+    units: dict[Literal["energy", "length", "stress", "forces"], str] | None = None
+    """Units of the files where they are not eV and Å."""
+    reference_energies: dict[str, float] | None = None
+    """E0 of elements by symbol, eV; others come from isolated atoms or least squares."""
+
+    @field_validator("train", mode="before")
+    @classmethod
+    def _one_or_many(cls, value: Any) -> Any:
+        return [value] if isinstance(value, str) else value
+
+    @field_validator("validation")
+    @classmethod
+    def _fraction(cls, value: float | str) -> float | str:
+        if isinstance(value, float) and not 0 < value < 1:
+            raise ValueError(f"a fraction must lie between 0 and 1, got {value}")
+        return value
+
+
+class ModelSection(_Section):
+    """The network; a number that is not given comes from the preset."""
+
+    kind: Literal["gaunt"] = "gaunt"
+    """Model family."""
+    preset: Literal["small", "medium", "large"] = "medium"
+    """Size: 32, 64 or 128 channels."""
+    r_max: Annotated[float, Field(gt=0, le=30)] = 5.0
+    """Radius within which an atom sees its neighbours, Å."""
+    n_features: Annotated[int, Field(ge=1)] | None = None
+    """Channels."""
+    l_max: Annotated[int, Field(ge=0, le=8)] | None = None
+    """Highest degree of the densities."""
+    l_hidden: Annotated[int, Field(ge=0, le=8)] | None = None
+    """Highest degree of the features between layers."""
+    n_layers: Annotated[int, Field(ge=1, le=8)] | None = None
+    """Message-passing layers."""
+    n_radial: Annotated[int, Field(ge=1)] | None = None
+    """Radial functions."""
+    correlation: Annotated[int, Field(ge=1, le=6)] | None = None
+    """Densities in the highest product; the body order less one."""
+    repulsion: bool = False
+    """Add nuclear (ZBL) repulsion at close contact."""
+
+    def changes(self) -> dict[str, int]:
+        """Return the hyper-parameters that differ from the preset."""
+        names = ("n_features", "l_max", "l_hidden", "n_layers", "n_radial", "correlation")
+        return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+
+
+class TrainingSection(_Section):
+    """How to learn. Give ``max_time`` or ``epochs``."""
+
+    max_time: str | float | None = None
+    """Time for the training loop, such as "10 min"; turned into a number of steps at the start."""
+    epochs: Annotated[int, Field(ge=1)] | None = None
+    """Passes over the training frames."""
+    seed: Annotated[int, Field(ge=0)] = 0
+    """Seed of weights, split and order of frames."""
+    batch_size: Annotated[int, Field(ge=1)] | None = None
+    """Frames in a step, over all devices; without it, as many as hold about 80 atoms."""
+    learning_rate: Annotated[float, Field(gt=0)] = 0.004
+    """Highest learning rate."""
+    energy_weight: Annotated[float, Field(gt=0)] = 0.01
+    """Weight of energies, relative to forces, in the first part of the run."""
+    final_energy_weight: Annotated[float, Field(gt=0)] = 10.0
+    """Weight of energies at the end."""
+    energy_ramp: Annotated[float, Field(ge=0, le=1)] = 0.7
+    """Fraction of the run after which the weight of energies rises."""
+    forces_weight: Annotated[float, Field(ge=0)] = 1.0
+    """Weight of forces."""
+    stress_weight: Annotated[float, Field(ge=0)] = 0.1
+    """Weight of stresses, as virials per atom."""
+    ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.99
+    """Decay of the moving average of the weights."""
+    max_gradient_norm: Annotated[float, Field(gt=0)] = 0.1
+    """Gradients of the loss are clipped to this norm."""
+    dtype: Literal["float32", "float64"] = "float32"
+    """Precision of the network; energies and positions are float64 always."""
+    accelerator: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    """Kind of device."""
+    devices: Annotated[int, Field(ge=1)] = 1
+    """Devices on each node."""
+    num_nodes: Annotated[int, Field(ge=1)] = 1
+    """Nodes, started by torchrun or SLURM."""
+
+    @field_validator("max_time")
+    @classmethod
+    def _duration(cls, value: str | float | None) -> str | float | None:
+        if value is not None:
+            parse_duration(value)
+        return value
+
+    @model_validator(mode="after")
+    def _one_length(self) -> "TrainingSection":
+        if self.max_time is not None and self.epochs is not None:
+            raise ValueError("give `max_time` or `epochs`, not both")
+        return self
+
+
+class Recipe(_Section):
+    """A training run."""
+
+    output: str
+    """Folder for everything that the run leaves; must not hold an earlier run."""
+    data: DataSection
+    model: ModelSection = ModelSection()
+    training: TrainingSection = TrainingSection()
+
+
+DEFAULT_MAX_TIME: Final = "1 h"
+"""Length of a run whose recipe gives neither ``max_time`` nor ``epochs``."""
+
+
+class RecipeError(ValueError):
+    """A recipe that cannot be used; the message names file, line and key."""
+
+
+def default_recipe(frames: str | Path) -> Recipe:
+    """Return the recipe of ``train-potential frames.extxyz``: all defaults, output beside the file."""
+    path = Path(frames)
+    name = path.name.split(".")[0]
+    return Recipe(output=str(Path("runs") / name), data=DataSection(train=[str(path)]))
+
+
+def read_recipe(path: str | Path) -> Recipe:
+    """Return the recipe of a YAML 1.2 file. Paths in it are relative to the working directory.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    RecipeError
+        If it is not YAML, holds an unknown key, a wrong type or an impossible value. The message
+        names file, line, key, what was expected and what came.
+    """
+    path = Path(path)
+    if not path.is_file():
+        near = difflib.get_close_matches(
+            path.name, [p.name for p in path.parent.glob("*.y*ml")] if path.parent.is_dir() else []
+        )
+        hint = f"; near names: {', '.join(near)}" if near else ""
+        raise FileNotFoundError(f"{path}: there is no such recipe{hint}")
+    if path.stat().st_size > _LARGEST_FILE:
+        raise RecipeError(f"{path}: a recipe must be below 1 MiB, got {path.stat().st_size} bytes")
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise RecipeError(f"{path}: must be UTF-8 text: {error}") from error
+    for number, line in enumerate(text.splitlines(), start=1):
+        if re.search(r"(?:^|[\s\[{,:-])[&*][\w-]+\s*(?:$|[\s\]},])", line.split("#")[0]):
+            raise RecipeError(f"{path}, line {number}: anchors and aliases have no place in a recipe")
+    try:
+        document = YAML(typ="rt").load(io.StringIO(text))
+    except RecursionError as error:
+        raise RecipeError(f"{path}: nested deeper than {_DEEPEST} levels") from error
+    except MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        line = f", line {mark.line + 1}" if mark is not None else ""
+        raise RecipeError(f"{path}{line}: not valid YAML: {error.problem}") from error
+    if not isinstance(document, CommentedMap):
+        raise RecipeError(
+            f"{path}: a recipe must be a mapping with the keys {list(Recipe.model_fields)}, "
+            f"got {type(document).__name__}"
+        )
+    try:
+        return Recipe.model_validate(_plain(document, 0, path))
+    except ValidationError as error:
+        raise RecipeError(_message(path, document, error)) from error
+
+
+def _plain(node: Any, depth: int, path: Path) -> Any:
+    """Return a YAML node as plain Python values: ruamel's number and text types carry formatting."""
+    if depth > _DEEPEST:
+        raise RecipeError(f"{path}: nested deeper than {_DEEPEST} levels")
+    if isinstance(node, CommentedMap):
+        return {str(key): _plain(value, depth + 1, path) for key, value in node.items()}
+    if isinstance(node, CommentedSeq):
+        return [_plain(value, depth + 1, path) for value in node]
+    for kind in (bool, int, float, str):
+        if isinstance(node, kind):
+            return kind(node)
+    return node
+
+
+def _message(path: Path, document: CommentedMap, error: ValidationError) -> str:
+    lines: dict[str, None] = {}
+    for problem in error.errors():
+        location = [part for part in problem["loc"] if _exists(part, problem)]
+        line = _line(document, location)
+        name = ".".join(str(part) for part in location) or "recipe"
+        if problem["type"] == "extra_forbidden":
+            known = _known_keys(location[:-1])
+            near = difflib.get_close_matches(str(location[-1]), known, n=1)
+            hint = f"; did you mean `{near[0]}`?" if near else ""
+            what = f"unknown key{hint} Known keys: {', '.join(known)}"
+        elif problem["type"] == "missing":
+            what = "this key is needed"
+        else:
+            got = problem["input"]
+            shown = "" if isinstance(got, dict | BaseModel) else f", got {got!r}"
+            text = problem["msg"].removeprefix("Value error, ")
+            what = text if repr(got) in text else f"{text[0].lower()}{text[1:]}{shown}"
+        lines[f"{path}, line {line}: `{name}`: {what}"] = None
+    return "\n".join(lines)
+
+
+def _exists(part: int | str, problem: Any) -> bool:
+    """Return whether a part of pydantic's location is a key, not the name of a union's member."""
+    return isinstance(part, int) or part not in ("float", "str", "int", "constrained-int")
+
+
+def _line(document: Any, location: list[int | str]) -> int:
+    """Return the line of a key, or that of the closest section above it, counted from 1."""
+    line = 1
+    node = document
+    for part in location:
+        if isinstance(node, CommentedMap) and part in node:
+            line = node.lc.key(part)[0] + 1
+        elif isinstance(node, CommentedSeq) and isinstance(part, int) and part < len(node):
+            line = node.lc.item(part)[0] + 1
+        else:
+            break
+        node = node[part]
+    return line
+
+
+def _known_keys(location: list[int | str]) -> list[str]:
+    section: Any = Recipe
+    for part in location:
+        section = section.model_fields[part].annotation
+    return list(section.model_fields)
+
+
+def recipe_text(recipe: Recipe | None = None, *, documented: bool = True) -> str:
+    """Return a complete recipe as YAML, each key with its meaning as a comment.
+
+    Parameters
+    ----------
+    recipe
+        Values to write; without it, the defaults, with places to fill in.
+    documented
+        Whether to write the meanings.
+    """
+    lines = []
+    values = recipe.model_dump() if recipe is not None else {}
+
+    def write(name: str, value: Any, description: str | None, indent: str) -> None:
+        if documented and description:
+            lines.append(f"{indent}# {description}")
+        lines.append(f"{indent}{name}: {json.dumps(value, ensure_ascii=False)}")
+
+    for name, field in Recipe.model_fields.items():
+        section = field.annotation
+        if isinstance(section, type) and issubclass(section, BaseModel):
+            lines.append("")
+            if documented and section.__doc__:
+                lines.append(f"# {section.__doc__}")
+            lines.append(f"{name}:")
+            for key, entry in section.model_fields.items():
+                default = ["train.extxyz"] if entry.is_required() else entry.default
+                value = values[name][key] if values else default
+                write(key, value, entry.description, "  ")
+        else:
+            write(name, values.get(name, "runs/first"), field.description, "")
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,292 @@
+"""One run from a recipe to a verified potential and its numbers."""
+
+import hashlib
+import json
+import platform
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lightning_fabric import Fabric
+
+import eqpot
+from eqpot.data import Frame, GraphDataset, collate, read_frames, split_frames
+from eqpot.export import export_torchscript
+from eqpot.files import save_potential
+from eqpot.models import build_model, settings_of
+from eqpot.physics.reference_energies import SYMBOLS, ReferenceEnergies, reference_energies
+from eqpot.physics.zbl import ZBLRepulsion
+from eqpot.potential import Potential
+from eqpot.training.evaluation import Evaluation, evaluate
+from eqpot.training.initialization import scale_to_data
+from eqpot.training.loop import LoopOptions, TrainingResult, train
+from eqpot.training.progress import RunLog, format_duration
+from eqpot.training.recipe import DEFAULT_MAX_TIME, Recipe, parse_duration, recipe_text
+from eqpot.training.statistics import Statistics, training_statistics
+
+_ATOMS_IN_BATCH = 80
+_FRAMES_FOR_SCALE = 16
+
+
+@dataclass(frozen=True)
+class RunData:
+    """The frames of a run, read and split."""
+
+    train: list[Frame]
+    validation: list[Frame]
+    tests: dict[str, list[Frame]]
+    sha256: dict[str, str]
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What a run leaves, for the report.
+
+    Attributes
+    ----------
+    output
+        Folder.
+    metrics
+        The content of ``metrics.json``.
+    training
+        Potential and history.
+    evaluations
+        Errors by name of the set: ``train``, ``validation`` and each test file.
+    """
+
+    output: Path
+    metrics: dict[str, Any]
+    training: TrainingResult
+    evaluations: dict[str, Evaluation]
+
+
+def run(recipe: Recipe, log: RunLog) -> RunResult | None:
+    """Train by a recipe and write potential, export, metrics and log into its output folder.
+
+    All input is read and checked before the folder is made.
+
+    Parameters
+    ----------
+    recipe
+        Every choice of the run.
+    log
+        Told of everything; opened here as ``train.log``.
+
+    Returns
+    -------
+    RunResult or None
+        ``None`` in all processes but the first.
+
+    Raises
+    ------
+    FileExistsError
+        If the output folder holds anything.
+    ValueError
+        If the data are not sound (see :func:`eqpot.data.read_frames`).
+    """
+    training = recipe.training
+    fabric = Fabric(
+        accelerator=training.accelerator, devices=training.devices, num_nodes=training.num_nodes
+    )
+    fabric.launch()
+    log.silent = not fabric.is_global_zero
+    output = Path(recipe.output)
+    if fabric.is_global_zero and output.exists() and (output.is_file() or any(output.iterdir())):
+        raise FileExistsError(
+            f"{output}: `output` holds something already; name another folder or remove it"
+        )
+    started = time.monotonic()
+    data = read_data(recipe, log)
+    references = reference_energies(data.train, recipe.data.reference_energies)
+    log.line(str(references))
+    _check_elements(references, data)
+
+    train_set = GraphDataset(data.train, recipe.model.r_max)
+    validation_set = GraphDataset(data.validation, recipe.model.r_max)
+    statistics = training_statistics(train_set[index] for index in range(len(train_set)))
+    potential = fresh_potential(recipe, references, statistics, train_set)
+    n_weights = sum(parameter.numel() for parameter in potential.parameters())
+    log.line(
+        f"{recipe.model.kind} {recipe.model.preset}: {n_weights} weights, r_max "
+        f"{recipe.model.r_max} Å, {statistics.avg_num_neighbors:.1f} neighbours, "
+        f"rms force {statistics.force_rms:.3f} eV/Å"
+    )
+    if fabric.is_global_zero:
+        output.mkdir(parents=True, exist_ok=True)
+        (output / "recipe.yaml").write_text(recipe_text(recipe), encoding="utf-8")
+        log.open(output / "train.log")
+    options = loop_options(recipe, statistics, len(data.train))
+    result = train(
+        potential.to(fabric.device), train_set, validation_set, options, fabric, log
+    )
+    if not fabric.is_global_zero:
+        return None
+    log.line(f"trained {result.n_steps} steps in {format_duration(result.seconds)}")
+
+    sets = {"train": data.train, "validation": data.validation, **data.tests}
+    evaluations = {
+        name: evaluate(result.potential, [f for f in frames if not f.is_isolated_atom])
+        for name, frames in sets.items()
+    }
+    for name, evaluation in evaluations.items():
+        log.line(f"{name}: {evaluation}")
+    errors = {name: evaluation.as_dict() for name, evaluation in evaluations.items()}
+    provenance = {
+        "recipe": recipe.model_dump(mode="json"),
+        "data_sha256": data.sha256,
+        "versions": _versions(),
+        "n_steps": result.n_steps,
+        "n_epochs": result.n_epochs,
+        "training_seconds": result.seconds,
+    }
+    result.potential.to("cpu")
+    native = output / "potential.eqpot"
+    save_potential(
+        native,
+        result.potential,
+        raw_weights=result.raw_potential.to("cpu"),
+        provenance=provenance,
+        errors=errors,
+    )
+    export_torchscript(native, output / "potential.pt", training.dtype)
+    metrics = {
+        "errors": errors,
+        "history": result.history_columns(),
+        "statistics": {
+            "n_weights": n_weights,
+            "avg_num_neighbors": statistics.avg_num_neighbors,
+            "force_rms": statistics.force_rms,
+            "batch_size": options.batch_size,
+        },
+        "reference_energies": {SYMBOLS[z]: e for z, e in references.energies.items()},
+        "provenance": provenance,
+        "total_seconds": time.monotonic() - started,
+    }
+    text = json.dumps(metrics, indent=1, allow_nan=False)
+    (output / "metrics.json").write_text(text + "\n", encoding="utf-8")
+    log.line(f"written: {native}, {output / 'potential.pt'}, {output / 'metrics.json'}")
+    return RunResult(output, metrics, result, evaluations)
+
+
+def read_data(recipe: Recipe, log: RunLog) -> RunData:
+    """Read, count and split the frames of a recipe.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        As :func:`eqpot.data.read_frames` and :func:`eqpot.data.split_frames`.
+    """
+    section = recipe.data
+    sha256 = {}
+
+    def read(name: str) -> list[Frame]:
+        reading = read_frames(
+            name,
+            energy_key=section.energy_key,
+            forces_key=section.forces_key,
+            stress_key=section.stress_key,
+            virial_key=section.virial_key,
+            units=dict(section.units) if section.units is not None else None,
+        )
+        log.line(str(reading))
+        with Path(name).open("rb") as file:
+            sha256[name] = hashlib.file_digest(file, "sha256").hexdigest()
+        return reading.frames
+
+    frames = [frame for name in section.train for frame in read(name)]
+    if isinstance(section.validation, str):
+        train_frames, validation = frames, read(section.validation)
+        validation = [frame for frame in validation if not frame.is_isolated_atom]
+        if not validation:
+            raise ValueError(f"{section.validation}: holds no frame but isolated atoms")
+    else:
+        split = split_frames(frames, section.validation, recipe.training.seed)
+        train_frames = [frames[index] for index in split.train]
+        validation = [frames[index] for index in split.validation]
+    n_isolated = sum(frame.is_isolated_atom for frame in train_frames)
+    log.line(
+        f"{len(train_frames) - n_isolated} frames to train, {len(validation)} to validate, "
+        f"{n_isolated} isolated atoms"
+    )
+    tests = {name: read(name) for name in section.test}
+    return RunData(train_frames, validation, tests, sha256)
+
+
+def _check_elements(references: ReferenceEnergies, data: RunData) -> None:
+    for frames in (data.validation, *data.tests.values()):
+        for frame in frames:
+            unknown = set(frame.atomic_numbers.tolist()) - references.energies.keys()
+            if unknown:
+                symbols = ", ".join(SYMBOLS[z] for z in sorted(unknown))
+                raise ValueError(
+                    f"{frame.source}: holds {symbols}, which no training frame holds; add frames "
+                    f"with {symbols} to `data.train`, or take this frame out"
+                )
+
+
+def fresh_potential(
+    recipe: Recipe,
+    references: ReferenceEnergies,
+    statistics: Statistics,
+    train_set: GraphDataset,
+) -> Potential:
+    """Return an untrained potential at the scale of the data; its weights depend on the seed alone."""
+    numbers = list(references.energies)
+    settings = settings_of(recipe.model.kind, recipe.model.preset, recipe.model.changes())
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(recipe.training.seed)
+        model = build_model(
+            settings, len(numbers), recipe.model.r_max, statistics.avg_num_neighbors
+        )
+    repulsion = ZBLRepulsion.of_elements(numbers) if recipe.model.repulsion else None
+    potential = Potential(
+        model,
+        numbers,
+        [references.energies[z] for z in numbers],
+        statistics.force_rms,
+        recipe.model.r_max,
+        repulsion,
+    )
+    potential = potential.to(torch.float32 if recipe.training.dtype == "float32" else torch.float64)
+    rng = np.random.default_rng(recipe.training.seed)
+    usable = [i for i, frame in enumerate(train_set.frames) if not frame.is_isolated_atom]
+    chosen = rng.permutation(usable)[:_FRAMES_FOR_SCALE]
+    scale_to_data(potential, collate([train_set[int(index)] for index in chosen]))
+    return potential
+
+
+def loop_options(recipe: Recipe, statistics: Statistics, n_frames: int) -> LoopOptions:
+    """Return the options of the loop: those of the recipe, and what the data decide."""
+    training = recipe.training
+    length = training.max_time
+    if length is None and training.epochs is None:
+        length = DEFAULT_MAX_TIME
+    batch_size = training.batch_size or max(1, round(_ATOMS_IN_BATCH / statistics.n_atoms))
+    return LoopOptions(
+        max_seconds=parse_duration(length) if length is not None else None,
+        n_epochs=training.epochs,
+        batch_size=min(batch_size, n_frames),
+        seed=training.seed,
+        learning_rate=training.learning_rate,
+        energy_weight=training.energy_weight,
+        final_energy_weight=training.final_energy_weight,
+        energy_ramp=training.energy_ramp,
+        forces_weight=training.forces_weight,
+        stress_weight=training.stress_weight,
+        ema_decay=training.ema_decay,
+        max_gradient_norm=training.max_gradient_norm,
+        force_unit=statistics.force_rms,
+    )
+
+
+def _versions() -> dict[str, str]:
+    return {
+        "eqpot": eqpot.__version__,
+        "torch": str(torch.__version__),
+        "numpy": np.__version__,
+        "python": platform.python_version(),
+    }
+
