@@ -90,7 +90,7 @@ class Family:
 
 FAMILIES = (
     Family("diamond", diamond, 60),
-    Family("diamond_cubic", diamond_cubic, 40),
+    Family("diamond_cubic", diamond_cubic, 30),
     Family("vacancy_cubic", vacancy_cubic, 15),
     Family("beta_tin", beta_tin, 15),
     Family("simple_cubic", simple_cubic, 10),
