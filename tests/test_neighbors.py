@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from strategies import fill, lattice, molecules, seeds, structures, with_other_rows
 
+from eqpot.data.cells import bounding_cell
 from eqpot.data.neighbors import (
     check_distances,
     cluster_neighbor_list,
@@ -48,15 +49,13 @@ def brute_force_neighbor_list(positions, cell, pbc, cutoff):
     grid = grid.reshape(-1, 3)
     found = []
     for i in range(n_atoms):
-        for j in range(n_atoms):
-            nearest = np.where(pbc, np.rint(fractional[i] - fractional[j]), 0).astype(int)
-            shifts = grid + nearest
-            distances = np.linalg.norm(positions[j] - positions[i] + shifts @ rows, axis=1)
-            close = distances < cutoff
-            if i == j:
-                close &= shifts.any(axis=1)
-            ij = np.tile([i, j], (close.sum(), 1))
-            found.append(np.hstack([ij, shifts[close]]))
+        nearest = np.where(pbc, np.rint(fractional[i] - fractional), 0).astype(int)
+        shifts = nearest[:, None] + grid
+        vectors = (positions - positions[i])[:, None] + shifts @ rows
+        close = np.einsum("jgx,jgx->jg", vectors, vectors) < cutoff * cutoff
+        close[i] &= shifts[i].any(axis=1)
+        j, image = np.nonzero(close)
+        found.append(np.column_stack([np.full_like(j, i), j, shifts[j, image]]))
     return np.concatenate(found)
 
 
@@ -81,8 +80,15 @@ def assert_same_edges(found, positions, cell, pbc, cutoff):
     assert edge_shifts.shape[1] == 3
     assert (np.diff(edge_index[0]) >= 0).all(), "centres must ascend"
     expected = brute_force_neighbor_list(positions, cell, pbc, cutoff)
-    differing = as_set(edge_index, edge_shifts) ^ set(map(tuple, expected.tolist()))
-    real = [e for e in differing if abs(edge_length(e, positions, cell) - cutoff) > TIE]
+    found = np.column_stack([edge_index.T, edge_shifts.astype(int)])
+    both = np.concatenate([found, expected])
+    # one number an edge, so that a million edges compare in little time
+    low = both.min(axis=0, initial=0)
+    numbers = np.ravel_multi_index(tuple((both - low).T), both.max(axis=0, initial=0) - low + 1)
+    ours, theirs = numbers[: len(found)], numbers[len(found) :]
+    assert len(np.unique(ours)) == len(ours), "an edge is there twice"
+    differing = both[np.isin(numbers, np.setxor1d(ours, theirs))]
+    real = [e for e in differing.tolist() if abs(edge_length(e, positions, cell) - cutoff) > TIE]
     assert not real, f"{len(real)} edges differ, such as {real[:3]}"
 
 
@@ -135,6 +141,16 @@ def test_lists_equal_brute_force_in_ten_thousand_cells():
     rng = np.random.default_rng(11)
     for _ in range(10_000):
         check_both(*law_11_case(rng))
+
+
+@given(structures())
+def test_bounding_cell_holds_all_atoms(atoms):
+    lower, upper = atoms.positions.min(axis=0), atoms.positions.max(axis=0)
+    cell, origin = bounding_cell(lower, upper, atoms.cell[:], atoms.pbc)
+    fractional = (atoms.positions - origin) @ np.linalg.inv(cell)
+    assert (fractional[:, ~atoms.pbc] > 0).all()
+    assert (fractional[:, ~atoms.pbc] < 1).all()
+    np.testing.assert_array_equal(cell[atoms.pbc], atoms.cell[:][atoms.pbc])
 
 
 @pytest.mark.parametrize("kind", ["none", "1 Å", "100 Å", "skewed"])
