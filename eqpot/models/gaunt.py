@@ -260,6 +260,7 @@ class GauntModel(nn.Module):
         self.settings = settings
         self.n_features = n_features
         self.r_max = r_max
+        self.avg_num_neighbors = avg_num_neighbors
         self.l_max = settings.l_max
         self.n_radial = n_radial
         self.radial = RadialNetwork(r_max, n_radial * (1 + 2 * n_later))
