@@ -132,9 +132,12 @@ class Potential(nn.Module):
             keys.EDGE_VECTORS: edge_vectors.to(self.anchor.dtype),
         }
         outputs: Dict[str, Tensor] = self.model(inputs)
-        e0 = torch.tensor(
-            self.reference_energies, dtype=edge_vectors.dtype, device=edge_vectors.device
+        # torch.tensor of a list rounds through float32 in TorchScript; to fill with numbers is exact
+        e0 = torch.zeros(
+            len(self.reference_energies), dtype=edge_vectors.dtype, device=edge_vectors.device
         )
+        for index, reference_energy in enumerate(self.reference_energies):
+            e0[index].fill_(reference_energy)
         node_energy = e0[species] + self.scale * outputs[keys.NODE_ENERGY].to(e0.dtype)
         if self.repulsion is not None:
             repulsion = self.repulsion(edge_index, edge_vectors, species)

@@ -51,6 +51,7 @@ class ZBLRepulsion(nn.Module):
 
     def __init__(self, atomic_numbers: Tensor, covalent_radii: Tensor) -> None:
         super().__init__()
+        self.coulomb = _COULOMB  # TorchScript reads attributes, no globals of a module
         self.register_buffer("charges", atomic_numbers.to(torch.float64))
         self.register_buffer("radii", covalent_radii.to(torch.float64))
 
@@ -89,7 +90,7 @@ class ZBLRepulsion(nn.Module):
             + 0.28022 * torch.exp(-0.40290 * x)
             + 0.02817 * torch.exp(-0.20162 * x)
         )
-        pair = _COULOMB * charge_i * charge_j / distances * screening
+        pair = self.coulomb * charge_i * charge_j / distances * screening
         pair = 0.5 * pair * polynomial_envelope(distances / cut, 1.0)
         energies = torch.zeros(species.shape[0], dtype=pair.dtype, device=pair.device)
         return energies.index_add(0, edge_index[0], pair)
