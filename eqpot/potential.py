@@ -77,6 +77,23 @@ class Potential(nn.Module):
         self.register_buffer("anchor", torch.zeros(()), persistent=False)  # dtype of the model
 
     @torch.jit.unused
+    def check_elements(self, atomic_numbers: List[int], where: str) -> None:
+        """Check that the potential knows all elements.
+
+        Raises
+        ------
+        ValueError
+            If it does not; names the first atom, its element and the known ones.
+        """
+        known = set(self.atomic_numbers)
+        for atom, number in enumerate(atomic_numbers):
+            if number not in known:
+                raise ValueError(
+                    f"{where}: atom {atom} is element Z={number}, which this potential does not "
+                    f"know; it knows Z={sorted(known)}"
+                )
+
+    @torch.jit.unused
     def scale_energies(self, factor: float) -> None:
         """Multiply the energies of the model, not the E0s, by a factor, in its weights."""
         scale_energies = self.model.scale_energies

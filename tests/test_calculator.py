@@ -6,7 +6,7 @@ from ase import Atoms
 from ase.build import bulk, molecule
 from ase.calculators.calculator import PropertyNotImplementedError
 from ase.stress import full_3x3_to_voigt_6_stress
-from potentials import random_potential
+from soft_potentials import soft_potential
 from strategies import ordinary_set, rattled, with_other_rows
 
 from eqpot.calculators import ASECalculator
@@ -19,7 +19,7 @@ STRUCTURES = {
 
 @pytest.fixture(scope="module")
 def potential():
-    return random_potential()
+    return soft_potential()
 
 
 @pytest.fixture

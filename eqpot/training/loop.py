@@ -1,6 +1,7 @@
 """The training loop: steps of a fixed number, known before the first."""
 
 import copy
+import math
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
@@ -90,10 +91,14 @@ class TrainingResult:
     seconds: float
     history: list[HistoryEntry] = field(default_factory=list)
 
-    def history_columns(self) -> dict[str, list[float]]:
-        """Return the history by column."""
+    def history_columns(self) -> dict[str, list[float | None]]:
+        """Return the history by column; an error without labels is ``None``."""
         rows = [asdict(entry) for entry in self.history]
-        return {name: [row[name] for row in rows] for name in rows[0]} if rows else {}
+        names = rows[0] if rows else {}
+        return {
+            name: [row[name] if math.isfinite(row[name]) else None for row in rows]
+            for name in names
+        }
 
 
 class NonFiniteLossError(FloatingPointError):
