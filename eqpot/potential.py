@@ -1,6 +1,6 @@
 """The potential: assembly of the energy, and the only place where it becomes forces and stress."""
 
-from typing import Dict, Final, List, Optional
+from typing import Dict, Final, List
 
 import torch
 from torch import Tensor, nn
@@ -48,6 +48,9 @@ class Potential(nn.Module):
     eq. 27. Centroid virials: Surblys et al., Phys. Rev. E 99, 051301 (2019).
     """
 
+    species_of: Tensor
+    anchor: Tensor
+
     def __init__(
         self,
         model: nn.Module,
@@ -55,7 +58,7 @@ class Potential(nn.Module):
         reference_energies: List[float],
         scale: float,
         r_max: float,
-        repulsion: Optional[ZBLRepulsion] = None,
+        repulsion: ZBLRepulsion | None = None,
     ) -> None:
         super().__init__()
         if len(atomic_numbers) != len(reference_energies):

@@ -8,6 +8,7 @@ the last place of the total energy, or for derivatives of the largest partial fo
 import numpy as np
 import torch
 from ase import Atoms
+
 from eqpot import keys
 from eqpot.data import collate
 from potentials import graph_of

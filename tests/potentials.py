@@ -1,6 +1,7 @@
 """Potentials for tests: random weights at a natural scale, and graphs of ASE structures."""
 
 import torch
+
 from eqpot.data import Frame, collate, frame_to_graph
 from eqpot.models import build_model, settings_of
 from eqpot.physics.zbl import ZBLRepulsion

@@ -1,12 +1,13 @@
 """The laws of physics hold for random and for trained weights, at the bars of float64."""
 
-import laws
 import numpy as np
 import pytest
 from ase import Atoms
 from ase.build import bulk, molecule
 from eqpot.files import load_potential
 from hypothesis import given, settings
+
+import laws
 from potentials import ELEMENTS, random_potential
 from strategies import ordinary_set, rattled, seeds, structures, with_other_rows
 

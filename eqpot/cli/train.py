@@ -24,7 +24,7 @@ def train_potential(
         bool, typer.Option("--defaults", help="Print a complete recipe with comments, and end.")
     ] = False,
 ) -> None:
-    """Train a potential. Leaves potential.eqpot, potential.pt, metrics.json, report.html, train.log."""
+    """Train a potential; leave it with its TorchScript export, errors and a report in a folder."""
     if defaults:
         typer.echo(recipe_text(), nl=False)
         return

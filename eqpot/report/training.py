@@ -3,7 +3,6 @@
 import html
 import io
 import math
-import os
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,8 @@ from eqpot.training.progress import format_duration
 from eqpot.training.run import RunResult
 
 _STYLE = """
-:root { color-scheme: light dark; --ink: #1c2530; --page: #ffffff; --line: #d5dae0; --soft: #5b6775; }
+:root { color-scheme: light dark;
+        --ink: #1c2530; --page: #ffffff; --line: #d5dae0; --soft: #5b6775; }
 @media (prefers-color-scheme: dark) {
   :root { --ink: #e6eaef; --page: #14181d; --line: #39424d; --soft: #9aa5b1; }
 }
@@ -65,7 +65,10 @@ def write_report(result: RunResult, path: Path) -> None:
         "<h2>Data</h2>",
         _table(
             ["file", "SHA-256"],
-            [[name, f"<code>{digest}</code>"] for name, digest in provenance["data_sha256"].items()],
+            [
+                [name, f"<code>{digest}</code>"]
+                for name, digest in provenance["data_sha256"].items()
+            ],
         ),
         "<h2>Recipe</h2>",
         f"<pre>{html.escape(_recipe_lines(recipe))}</pre>",
@@ -80,7 +83,7 @@ def write_report(result: RunResult, path: Path) -> None:
     )
     temporary = path.with_name(path.name + ".partial")
     temporary.write_text(page, encoding="utf-8")
-    os.replace(temporary, path)
+    temporary.replace(path)
 
 
 def learning_curves(history: dict[str, list[float | None]]) -> Figure:
@@ -110,10 +113,11 @@ def learning_curves(history: dict[str, list[float | None]]) -> Figure:
 def _summary(result: RunResult) -> str:
     provenance = result.metrics["provenance"]
     model = provenance["recipe"]["model"]
+    duration = format_duration(provenance["training_seconds"])
     return html.escape(
         f"{model['kind']} {model['preset']}, r_max {model['r_max']} Å, "
         f"{result.metrics['statistics']['n_weights']} weights; {provenance['n_steps']} steps "
-        f"({provenance['n_epochs']:.1f} epochs) in {format_duration(provenance['training_seconds'])}"
+        f"({provenance['n_epochs']:.1f} epochs) in {duration}"
     )
 
 

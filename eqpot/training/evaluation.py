@@ -45,9 +45,7 @@ class Comparison:
     def of_type(self, config_type: str) -> "Comparison":
         """Return the part that belongs to one kind of structure."""
         chosen = self.config_types == config_type
-        return Comparison(
-            self.reference[chosen], self.predicted[chosen], self.config_types[chosen]
-        )
+        return Comparison(self.reference[chosen], self.predicted[chosen], self.config_types[chosen])
 
 
 _SCALES = {

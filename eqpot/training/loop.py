@@ -253,7 +253,7 @@ def _plan(
         before = time.monotonic()
         loss = _loss(probe, graph_to(graph, fabric.device), options, 0, 1)
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         optimizer.step()
         loss.item()
         times.append(time.monotonic() - before)
@@ -285,7 +285,9 @@ def validation_errors(
     sums = torch.zeros(2, 3, dtype=torch.float64)
     loader = DataLoader(dataset, batch_size=max(1, 4 * options.batch_size), collate_fn=collate)
     for graph in loader:
-        terms = loss_terms(potential(graph_to(graph, fabric.device)), graph_to(graph, fabric.device), 1.0)
+        terms = loss_terms(
+            potential(graph_to(graph, fabric.device)), graph_to(graph, fabric.device), 1.0
+        )
         for column, name in enumerate((keys.ENERGY, keys.FORCES, keys.STRESS)):
             present = (~graph[name].isnan()).sum()
             sums[0, column] += float(terms[name]) * present
