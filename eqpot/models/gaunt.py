@@ -343,8 +343,7 @@ class GauntModel(nn.Module):
             n_shared = average.shape[0]
             density = torch.cat([density[:n_shared] + average, density[n_shared:]])
             field = layer(density, field[0], species)
-            assert isinstance(layer, GauntLayer)
-            isolated = layer.skip(isolated, elements)
+            isolated = layer.skip(isolated, elements)  # type: ignore[operator]
             energy = energy + readout(field[0]) - readout(isolated)[species]
             step += 2
         return {keys.NODE_ENERGY: energy, keys.NODE_FEATURES: field}
