@@ -3,27 +3,27 @@
 A graph is a ``dict[str, torch.Tensor]``. Code that TorchScript compiles reads the names from here
 as ``keys.NAME``; nothing else in the package spells them out.
 
-=====================  ===================  ==========================================================
+=====================  ===================  ====================================================
 key                    shape                meaning
-=====================  ===================  ==========================================================
+=====================  ===================  ====================================================
 ``positions``          (n_atoms, 3)         Å
 ``atomic_numbers``     (n_atoms,)           Z, int64
 ``species``            (n_atoms,)           index in the model's list of elements, int64
 ``cell``               (n_graphs, 3, 3)     rows are lattice vectors, Å
 ``pbc``                (n_graphs, 3)        bool
 ``batch``              (n_atoms,)           graph of each atom, int64, not decreasing
-``edge_index``         (2, n_edges)         row 0 centre i, row 1 neighbour j, int64; centres ascending
-``edge_shifts``        (n_edges, 3)         integer cell shifts S, in the dtype of ``positions``
+``edge_index``         (2, n_edges)         row 0 centre i (ascending), row 1 neighbour j, int64
+``edge_shifts``        (n_edges, 3)         integer cell shifts S, dtype of ``positions``
 ``edge_vectors``       (n_edges, 3)         r_j - r_i + S · cell, Å
 ``node_energy``        (n_atoms,)           energy of each atom, eV
-``node_features``      (n_lm, n_atoms, C)   last features of the model, packed as l² + l + m
+``node_features``      (n_lm, n_atoms, C)   last features of the model, packed l² + l + m
 ``energy``             (n_graphs,)          total energy, E0s included, eV
 ``forces``             (n_atoms, 3)         -∂E/∂r, eV/Å
 ``stress``             (n_graphs, 3, 3)     (1/V) ∂E/∂ε, eV/Å³, positive in tension
 ``virial``             (n_graphs, 3, 3)     -V · stress = -∂E/∂ε, eV
-``node_virial``        (n_atoms, 3, 3)      centroid virial of each atom, sums to ``virial``, eV
+``node_virial``        (n_atoms, 3, 3)      centroid virial of an atom, sums to ``virial``, eV
 ``weight``             (n_graphs,)          weight of a frame in the loss
-=====================  ===================  ==========================================================
+=====================  ===================  ====================================================
 """
 
 from typing import Final

@@ -1,6 +1,6 @@
 """The potential: assembly of the energy, and the only place where it becomes forces and stress."""
 
-from typing import Dict, Final, List, Optional
+from typing import Dict, Final, List
 
 import torch
 from torch import Tensor, nn
@@ -48,6 +48,9 @@ class Potential(nn.Module):
     eq. 27. Centroid virials: Surblys et al., Phys. Rev. E 99, 051301 (2019).
     """
 
+    species_of: Tensor
+    anchor: Tensor
+
     def __init__(
         self,
         model: nn.Module,
@@ -55,7 +58,7 @@ class Potential(nn.Module):
         reference_energies: List[float],
         scale: float,
         r_max: float,
-        repulsion: Optional[ZBLRepulsion] = None,
+        repulsion: ZBLRepulsion | None = None,
     ) -> None:
         super().__init__()
         if len(atomic_numbers) != len(reference_energies):
@@ -75,6 +78,23 @@ class Potential(nn.Module):
         species[torch.tensor(atomic_numbers)] = torch.arange(len(atomic_numbers))
         self.register_buffer("species_of", species, persistent=False)
         self.register_buffer("anchor", torch.zeros(()), persistent=False)  # dtype of the model
+
+    @torch.jit.unused
+    def check_elements(self, atomic_numbers: List[int], where: str) -> None:
+        """Check that the potential knows all elements.
+
+        Raises
+        ------
+        ValueError
+            If it does not; names the first atom, its element and the known ones.
+        """
+        known = set(self.atomic_numbers)
+        for atom, number in enumerate(atomic_numbers):
+            if number not in known:
+                raise ValueError(
+                    f"{where}: atom {atom} is element Z={number}, which this potential does not "
+                    f"know; it knows Z={sorted(known)}"
+                )
 
     @torch.jit.unused
     def scale_energies(self, factor: float) -> None:
@@ -112,9 +132,12 @@ class Potential(nn.Module):
             keys.EDGE_VECTORS: edge_vectors.to(self.anchor.dtype),
         }
         outputs: Dict[str, Tensor] = self.model(inputs)
-        e0 = torch.tensor(
-            self.reference_energies, dtype=edge_vectors.dtype, device=edge_vectors.device
+        # torch.tensor of a list rounds through float32 in TorchScript; to fill with numbers is exact
+        e0 = torch.zeros(
+            len(self.reference_energies), dtype=edge_vectors.dtype, device=edge_vectors.device
         )
+        for index, reference_energy in enumerate(self.reference_energies):
+            e0[index].fill_(reference_energy)
         node_energy = e0[species] + self.scale * outputs[keys.NODE_ENERGY].to(e0.dtype)
         if self.repulsion is not None:
             repulsion = self.repulsion(edge_index, edge_vectors, species)

@@ -12,3 +12,7 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow],
 )
 settings.load_profile("laws")
+
+
+def pytest_addoption(parser):
+    parser.addoption("--potential", help="a trained .eqpot on which the laws are checked too")

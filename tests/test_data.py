@@ -27,7 +27,6 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from ase.data import chemical_symbols
 from hypothesis import given
 from hypothesis import strategies as st
-from strategies import ordinary_set, structures
 
 from eqpot import keys, units
 from eqpot.data import (
@@ -46,6 +45,7 @@ from eqpot.data.declared_units import unit_factors
 from eqpot.data.neighbors import neighbor_list
 from eqpot.graph import check_graph
 from eqpot.physics.reference_energies import SYMBOLS, reference_energies
+from strategies import ordinary_set, structures
 
 CELL = np.array([[5.1, 0.2, 0.0], [-1.0, 4.7, 0.3], [0.4, 0.1, 6.0]])
 STRESS = np.array([[0.010, 0.002, -0.003], [0.002, -0.020, 0.004], [-0.003, 0.004, 0.030]])

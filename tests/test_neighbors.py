@@ -11,7 +11,6 @@ import torch
 from ase import Atoms
 from hypothesis import given
 from hypothesis import strategies as st
-from strategies import fill, lattice, molecules, seeds, structures, with_other_rows
 
 from eqpot.data.cells import bounding_cell
 from eqpot.data.neighbors import (
@@ -20,6 +19,7 @@ from eqpot.data.neighbors import (
     neighbor_list,
     torch_neighbor_list,
 )
+from strategies import fill, lattice, molecules, seeds, structures, with_other_rows
 
 TIE = 1e-9
 CUBE = np.eye(3) * 4.0

@@ -1,4 +1,4 @@
-"""Model families, a file each. One contract: a graph in, ``node_energy`` and ``node_features`` out."""
+"""Model families, a file each: a graph in, ``node_energy`` and ``node_features`` out."""
 
 from dataclasses import replace
 

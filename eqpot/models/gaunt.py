@@ -106,7 +106,6 @@ class ProductStep(nn.Module):
         product = self.multiply(self.mix_left(product), self.mix_right(density))
         return product, self.mix_out(product[: self.n_out] * order_weights)
 
-
     @torch.no_grad()
     @torch.jit.unused
     def match_scale(self, output: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
@@ -160,7 +159,8 @@ class GauntLayer(nn.Module):
     @torch.jit.export
     def skip(self, scalars: Tensor, species: Tensor) -> Tensor:
         """Return what the scalars contribute without any neighbour, shape (n, c)."""
-        return self.skip_linear(scalars * self.skip_weights[species])
+        kept: Tensor = self.skip_linear(scalars * self.skip_weights[species])
+        return kept
 
     def forward(self, density: Tensor, scalars: Tensor, species: Tensor) -> Tensor:
         """Return the new field of each atom.
@@ -223,7 +223,8 @@ class Readout(nn.Module):
 
     def forward(self, scalars: Tensor) -> Tensor:
         """Return energies, shape (n,), from scalars of shape (n, c)."""
-        return self.network(scalars)[:, 0]
+        energies: Tensor = self.network(scalars)
+        return energies[:, 0]
 
 
 class GauntModel(nn.Module):
@@ -251,6 +252,8 @@ class GauntModel(nn.Module):
     MACE, NeurIPS 2022.
     """
 
+    identity: Tensor
+
     def __init__(
         self, settings: GauntSettings, n_species: int, r_max: float, avg_num_neighbors: float
     ) -> None:
@@ -260,6 +263,7 @@ class GauntModel(nn.Module):
         self.settings = settings
         self.n_features = n_features
         self.r_max = r_max
+        self.avg_num_neighbors = avg_num_neighbors
         self.l_max = settings.l_max
         self.n_radial = n_radial
         self.radial = RadialNetwork(r_max, n_radial * (1 + 2 * n_later))
@@ -320,13 +324,13 @@ class GauntModel(nn.Module):
         harmonics = harmonics.view(n, n_slots, -1, 1)
         radial = self.radial(distances).view(n, n_slots, -1).split(self.n_radial, dim=2)
 
-        isolated = self.embedding  # what each element would have without neighbours
+        isolated: Tensor = self.embedding  # what each element would have without neighbours
         elements = torch.arange(isolated.shape[0], device=isolated.device)
         basis = (harmonics * radial[0][:, :, None]).view(n, n_slots, -1)  # njka
         density = self.first_density(basis, self.identity[species][neighbors])
         field = self.first_layer(density, isolated[species], species)
         isolated = self.first_layer.skip(isolated, elements)
-        energy = (self.first_readout(field[0]) - self.first_readout(isolated)[species])
+        energy = self.first_readout(field[0]) - self.first_readout(isolated)[species]
 
         step = 1
         for density_of, average_of, layer, readout in zip(
@@ -339,6 +343,7 @@ class GauntModel(nn.Module):
             n_shared = average.shape[0]
             density = torch.cat([density[:n_shared] + average, density[n_shared:]])
             field = layer(density, field[0], species)
+            assert isinstance(layer, GauntLayer)
             isolated = layer.skip(isolated, elements)
             energy = energy + readout(field[0]) - readout(isolated)[species]
             step += 2

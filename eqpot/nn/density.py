@@ -39,12 +39,14 @@ class ScalarDensity(nn.Module):
     MACE, NeurIPS 2022, eq. 8; contracted before it is projected.
     """
 
+    degrees: Tensor
+
     def __init__(
         self, l_max: int, n_radial: int, n_senders: int, n_features: int, avg_num_neighbors: float
     ) -> None:
         super().__init__()
         self.n_harmonics = (l_max + 1) ** 2
-        self.normalization = avg_num_neighbors**-0.5
+        self.normalization: float = avg_num_neighbors**-0.5
         self.weight = nn.Parameter(
             torch.randn(l_max + 1, n_radial * n_senders, n_features) / n_radial**0.5
         )
@@ -89,13 +91,15 @@ class ChannelDensity(nn.Module):
         As in :class:`ScalarDensity`.
     """
 
+    degrees: Tensor
+
     def __init__(
         self, l_max: int, n_radial: int, n_features: int, avg_num_neighbors: float
     ) -> None:
         super().__init__()
         self.n_radial = n_radial
         self.n_harmonics = (l_max + 1) ** 2
-        self.normalization = avg_num_neighbors**-0.5
+        self.normalization: float = avg_num_neighbors**-0.5
         self.weight = nn.Parameter(torch.randn(l_max + 1, n_radial, n_features) / n_radial**0.5)
         self.register_buffer("degrees", torch.tensor(degrees(l_max)), persistent=False)
 
@@ -130,13 +134,15 @@ class FieldAverage(nn.Module):
         As in :class:`ScalarDensity`.
     """
 
+    degrees: Tensor
+
     def __init__(
         self, l_max: int, n_radial: int, n_features: int, avg_num_neighbors: float
     ) -> None:
         super().__init__()
         self.n_harmonics = (l_max + 1) ** 2
         self.n_radial = n_radial
-        self.normalization = avg_num_neighbors**-0.5
+        self.normalization: float = avg_num_neighbors**-0.5
         self.weight = nn.Parameter(torch.randn(l_max + 1, n_radial, n_features) / n_radial**0.5)
         self.register_buffer("degrees", torch.tensor(degrees(l_max)), persistent=False)
 

@@ -17,6 +17,8 @@ class DegreeLinear(nn.Module):
         Numbers of channels.
     """
 
+    degrees: Tensor
+
     def __init__(self, l_max: int, n_in: int, n_out: int) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.randn(l_max + 1, n_in, n_out) / n_in**0.5)
@@ -37,6 +39,8 @@ class Gate(nn.Module):
     n_features
         Number of channels.
     """
+
+    degrees: Tensor
 
     def __init__(self, l_max: int, n_features: int) -> None:
         super().__init__()

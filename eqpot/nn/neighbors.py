@@ -11,7 +11,7 @@ from torch import Tensor
 def pad_edges(
     edge_index: Tensor, edge_vectors: Tensor, n_atoms: int, r_max: float
 ) -> tuple[Tensor, Tensor]:
-    """Return the neighbours of each atom in blocks of ``n_slots``, the largest number of neighbours.
+    """Return the neighbours of each atom in blocks of ``n_slots``, their largest number.
 
     Parameters
     ----------

@@ -66,6 +66,8 @@ class RadialNetwork(nn.Module):
     eqs. 5-6.
     """
 
+    frequencies: Tensor
+
     def __init__(
         self, r_max: float, n_functions: int, n_encoding: int = 8, n_hidden: int = 32
     ) -> None:
@@ -107,4 +109,5 @@ class RadialNetwork(nn.Module):
         phases = distances[:, None] * self.frequencies
         encoded = torch.cat([torch.cos(phases), torch.sin(phases)], dim=1)
         envelope = polynomial_envelope(distances, self.r_max)
-        return self.network(encoded) * envelope[:, None]
+        values: Tensor = self.network(encoded)
+        return values * envelope[:, None]

@@ -31,8 +31,8 @@ class ZBLRepulsion(nn.Module):
               \phi(r_{ij} / a_{ij}) \, u(r_{ij} / r_{\mathrm{cut},ij}), \quad
               a_{ij} = \frac{0.8854 \, a_0}{Z_i^{0.23} + Z_j^{0.23}}
 
-    with the universal screening function φ and the envelope u of the model. The cut of a pair is the
-    sum of its covalent radii, so bonded atoms at their usual distance do not feel it.
+    with the universal screening function φ and the envelope u of the model. The cut of a pair is
+    the sum of its covalent radii, so bonded atoms at their usual distance do not feel it.
 
     Parameters
     ----------
@@ -46,14 +46,27 @@ class ZBLRepulsion(nn.Module):
     Ziegler, Biersack and Littmark, The stopping and range of ions in solids, Pergamon 1985.
     """
 
+    charges: Tensor
+    radii: Tensor
+
     def __init__(self, atomic_numbers: Tensor, covalent_radii: Tensor) -> None:
         super().__init__()
+        self.coulomb = _COULOMB  # TorchScript reads attributes, no globals of a module
         self.register_buffer("charges", atomic_numbers.to(torch.float64))
         self.register_buffer("radii", covalent_radii.to(torch.float64))
 
     @classmethod
     def of_elements(cls, atomic_numbers: list[int]) -> "ZBLRepulsion":
-        """Return the repulsion between elements, cut by their covalent radii (Cordero 2008)."""
+        """Return the repulsion between elements, cut by their covalent radii.
+
+        Raises
+        ------
+        ValueError
+            If an element has no radius in the table, which ends at curium.
+        """
+        unknown = [number for number in atomic_numbers if number >= len(_COVALENT_RADII)]
+        if unknown:
+            raise ValueError(f"no covalent radius is known for Z={unknown}: leave `repulsion` out")
         radii = [_COVALENT_RADII[number] for number in atomic_numbers]
         return cls(torch.tensor(atomic_numbers), torch.tensor(radii, dtype=torch.float64))
 
@@ -77,7 +90,7 @@ class ZBLRepulsion(nn.Module):
             + 0.28022 * torch.exp(-0.40290 * x)
             + 0.02817 * torch.exp(-0.20162 * x)
         )
-        pair = _COULOMB * charge_i * charge_j / distances * screening
+        pair = self.coulomb * charge_i * charge_j / distances * screening
         pair = 0.5 * pair * polynomial_envelope(distances / cut, 1.0)
         energies = torch.zeros(species.shape[0], dtype=pair.dtype, device=pair.device)
         return energies.index_add(0, edge_index[0], pair)

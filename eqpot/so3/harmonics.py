@@ -40,7 +40,7 @@ def spherical_harmonics(directions: Tensor, l_max: int) -> Tensor:
 
     References
     ----------
-    The recursion in Cartesian coordinates: Bigi et al., J. Chem. Phys. 159, 064802 (2023), eqs. 4-9.
+    Recursion in Cartesian coordinates: Bigi et al., J. Chem. Phys. 159, 064802 (2023).
     """
     x = directions[..., 0]
     y = directions[..., 1]

@@ -37,6 +37,10 @@ class SphereProduct(nn.Module):
     Gaunt tensor products, ICLR 2024, eq. 3; evaluated here on points.
     """
 
+    to_points_left: Tensor
+    to_points_right: Tensor
+    from_points: Tensor
+
     def __init__(self, l_left: int, l_right: int, l_out: int) -> None:
         super().__init__()
         self.l_left = l_left
@@ -59,11 +63,8 @@ class SphereProduct(nn.Module):
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "SphereProduct":
         # A rule that once was float32 would keep float32's error in float64: make it anew.
-        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        matrix = self.from_points
-        assert isinstance(matrix, Tensor)
-        if matrix.device.type != "meta":
-            self._make_matrices(matrix.dtype, matrix.device)
+        super()._apply(fn, recurse)
+        self._make_matrices(self.from_points.dtype, self.from_points.device)
         return self
 
     def forward(self, left: Tensor, right: Tensor) -> Tensor:

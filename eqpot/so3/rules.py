@@ -89,7 +89,8 @@ def _icosahedron() -> NDArray[np.float64]:
         for shift in range(3)
         for first, second in itertools.product((1, -1), repeat=2)
     ]
-    return np.array(vertices) / np.sqrt(1 + golden**2)
+    scaled: NDArray[np.float64] = np.array(vertices) / np.sqrt(1 + golden**2)
+    return scaled
 
 
 def _dodecahedron() -> NDArray[np.float64]:
@@ -101,7 +102,7 @@ def _dodecahedron() -> NDArray[np.float64]:
         for shift in range(3)
         for first, second in itertools.product((1, -1), repeat=2)
     ]
-    return np.concatenate([np.array(cube), np.array(others)]) / np.sqrt(3)
+    return np.array(cube + [tuple(point) for point in others], dtype=np.float64) / 3**0.5
 
 
 def _octahedral_rotations() -> NDArray[np.float64]:

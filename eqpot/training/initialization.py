@@ -56,4 +56,3 @@ def scale_to_data(potential: Potential, graph: Graph) -> None:
     size = float(forces.square().mean().sqrt())
     if size > 0.0:
         potential.scale_energies(0.1 * potential.scale / size)
-

@@ -1,6 +1,7 @@
 """The training loop: steps of a fixed number, known before the first."""
 
 import copy
+import math
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
@@ -90,10 +91,14 @@ class TrainingResult:
     seconds: float
     history: list[HistoryEntry] = field(default_factory=list)
 
-    def history_columns(self) -> dict[str, list[float]]:
-        """Return the history by column."""
+    def history_columns(self) -> dict[str, list[float | None]]:
+        """Return the history by column; an error without labels is ``None``."""
         rows = [asdict(entry) for entry in self.history]
-        return {name: [row[name] for row in rows] for name in rows[0]} if rows else {}
+        names = rows[0] if rows else {}
+        return {
+            name: [row[name] if math.isfinite(row[name]) else None for row in rows]
+            for name in names
+        }
 
 
 class NonFiniteLossError(FloatingPointError):
@@ -248,7 +253,7 @@ def _plan(
         before = time.monotonic()
         loss = _loss(probe, graph_to(graph, fabric.device), options, 0, 1)
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         optimizer.step()
         loss.item()
         times.append(time.monotonic() - before)
@@ -280,7 +285,9 @@ def validation_errors(
     sums = torch.zeros(2, 3, dtype=torch.float64)
     loader = DataLoader(dataset, batch_size=max(1, 4 * options.batch_size), collate_fn=collate)
     for graph in loader:
-        terms = loss_terms(potential(graph_to(graph, fabric.device)), graph_to(graph, fabric.device), 1.0)
+        terms = loss_terms(
+            potential(graph_to(graph, fabric.device)), graph_to(graph, fabric.device), 1.0
+        )
         for column, name in enumerate((keys.ENERGY, keys.FORCES, keys.STRESS)):
             present = (~graph[name].isnan()).sum()
             sums[0, column] += float(terms[name]) * present

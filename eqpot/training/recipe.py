@@ -1,4 +1,4 @@
-"""The recipe: every choice of a training run, typed, with defaults; and its reader from YAML 1.2."""
+"""The recipe: every choice of a training run, typed, with defaults; read from YAML 1.2."""
 
 import difflib
 import io
@@ -53,7 +53,7 @@ class DataSection(_Section):
     """What to learn from."""
 
     train: Annotated[list[str], Field(min_length=1)]
-    """Files of training frames: extended XYZ, whatever ASE reads, npz of MD17, or an eqpot store."""
+    """Files of training frames: extended XYZ, what ASE reads, npz of MD17, or an eqpot store."""
     validation: float | str = 0.1
     """Fraction of the training frames that validates, or a file."""
     test: list[str] = []
@@ -183,7 +183,7 @@ class RecipeError(ValueError):
 
 
 def default_recipe(frames: str | Path) -> Recipe:
-    """Return the recipe of ``train-potential frames.extxyz``: all defaults, output beside the file."""
+    """Return the recipe of a file of frames alone: all defaults, output in ``runs/``."""
     path = Path(frames)
     name = path.name.split(".")[0]
     return Recipe(output=str(Path("runs") / name), data=DataSection(train=[str(path)]))
@@ -215,7 +215,9 @@ def read_recipe(path: str | Path) -> Recipe:
         raise RecipeError(f"{path}: must be UTF-8 text: {error}") from error
     for number, line in enumerate(text.splitlines(), start=1):
         if re.search(r"(?:^|[\s\[{,:-])[&*][\w-]+\s*(?:$|[\s\]},])", line.split("#")[0]):
-            raise RecipeError(f"{path}, line {number}: anchors and aliases have no place in a recipe")
+            raise RecipeError(
+                f"{path}, line {number}: anchors and aliases have no place in a recipe"
+            )
     try:
         document = YAML(typ="rt").load(io.StringIO(text))
     except RecursionError as error:
@@ -236,7 +238,7 @@ def read_recipe(path: str | Path) -> Recipe:
 
 
 def _plain(node: Any, depth: int, path: Path) -> Any:
-    """Return a YAML node as plain Python values: ruamel's number and text types carry formatting."""
+    """Return a YAML node as plain Python values: ruamel's own types carry formatting."""
     if depth > _DEEPEST:
         raise RecipeError(f"{path}: nested deeper than {_DEEPEST} levels")
     if isinstance(node, CommentedMap):

@@ -119,9 +119,7 @@ def run(recipe: Recipe, log: RunLog) -> RunResult | None:
         (output / "recipe.yaml").write_text(recipe_text(recipe), encoding="utf-8")
         log.open(output / "train.log")
     options = loop_options(recipe, statistics, len(data.train))
-    result = train(
-        potential.to(fabric.device), train_set, validation_set, options, fabric, log
-    )
+    result = train(potential.to(fabric.device), train_set, validation_set, options, fabric, log)
     if not fabric.is_global_zero:
         return None
     log.line(f"trained {result.n_steps} steps in {format_duration(result.seconds)}")
@@ -180,7 +178,8 @@ def read_data(recipe: Recipe, log: RunLog) -> RunData:
         As :func:`eqpot.data.read_frames` and :func:`eqpot.data.split_frames`.
     """
     section = recipe.data
-    sha256 = {}
+    sha256: dict[str, str] = {}
+    units = {str(k): v for k, v in section.units.items()} if section.units is not None else None
 
     def read(name: str) -> list[Frame]:
         reading = read_frames(
@@ -189,7 +188,7 @@ def read_data(recipe: Recipe, log: RunLog) -> RunData:
             forces_key=section.forces_key,
             stress_key=section.stress_key,
             virial_key=section.virial_key,
-            units=dict(section.units) if section.units is not None else None,
+            units=units,
         )
         log.line(str(reading))
         with Path(name).open("rb") as file:
@@ -233,7 +232,7 @@ def fresh_potential(
     statistics: Statistics,
     train_set: GraphDataset,
 ) -> Potential:
-    """Return an untrained potential at the scale of the data; its weights depend on the seed alone."""
+    """Return an untrained potential at the scale of the data, the same for the same seed."""
     numbers = list(references.energies)
     settings = settings_of(recipe.model.kind, recipe.model.preset, recipe.model.changes())
     with torch.random.fork_rng(devices=[]):
@@ -289,4 +288,3 @@ def _versions() -> dict[str, str]:
         "numpy": np.__version__,
         "python": platform.python_version(),
     }
-

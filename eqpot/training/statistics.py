@@ -52,7 +52,9 @@ def training_statistics(graphs: Iterable[Graph]) -> Statistics:
     if n_graphs == 0:
         raise ValueError("no frame has two atoms within `model.r_max` of each other")
     if n_components == 0:
-        raise ValueError("no frame carries `forces`: a potential cannot be trained on energies alone")
+        raise ValueError(
+            "no frame carries `forces`: a potential cannot be trained on energies alone"
+        )
     force_rms = (squares / n_components) ** 0.5
     if force_rms == 0.0:
         raise ValueError("all `forces` are zero: their size sets the scale of the model")

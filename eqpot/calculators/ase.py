@@ -1,0 +1,337 @@
+"""A potential as a calculator of ASE."""
+
+from pathlib import Path
+from typing import Any, ClassVar, Final
+
+import numpy as np
+import torch
+from ase import Atoms
+from ase.calculators.calculator import Calculator, PropertyNotImplementedError, all_changes
+from ase.stress import full_3x3_to_voigt_6_stress
+from numpy.typing import NDArray
+
+from eqpot.data.cells import check_cell
+from eqpot.data.neighbors import neighbor_list
+from eqpot.export import ExplicitPotential, Program, load_torchscript
+from eqpot.files import load_potential
+from eqpot.physics.reference_energies import SYMBOLS
+from eqpot.potential import Potential
+
+CLOSEST: Final = 1e-3
+"""Atoms closer than this, in Å, are at one place: a mistake, not a structure."""
+
+_MARGIN: Final = 1e-6  # Å; edges at r_max exactly are chosen here, whatever the list rounds
+
+
+class ASECalculator(Calculator):  # type: ignore[misc]
+    """Energy, forces and stress of a potential for ASE.
+
+    The neighbour list reaches ``skin`` beyond the radius and is kept until an atom has moved half
+    of that. Edges are cut to the radius and put in one order before the model sees them, so results
+    do not depend on the skin nor on what was computed before.
+
+    Parameters
+    ----------
+    potential
+        A native file (``.eqpot``), or a potential in memory.
+    dtype
+        In which the model of a file runs, ``"float32"`` or ``"float64"``; a potential in memory
+        keeps its own. Positions, energies and sums are float64 always.
+    device
+        Where the model runs.
+    skin
+        Å, not negative; 0 makes a new list at each step.
+
+    Raises
+    ------
+    OSError, ValueError
+        If the file is refused (see :func:`eqpot.files.load_potential`) or ``skin`` is negative.
+
+    Notes
+    -----
+    ``stress`` and ``stresses`` follow ASE: eV/Å³, positive in tension, in Voigt order.
+    ``stresses`` are centroid stresses of atoms over the volume of the cell, so they sum to
+    ``stress``.
+
+    Examples
+    --------
+    >>> atoms.calc = ASECalculator("potential.eqpot")  # doctest: +SKIP
+    >>> atoms.get_potential_energy()  # doctest: +SKIP
+    """
+
+    implemented_properties: ClassVar[list[str]] = [
+        "energy",
+        "free_energy",
+        "forces",
+        "stress",
+        "energies",
+        "stresses",
+    ]
+
+    def __init__(
+        self,
+        potential: str | Path | Potential,
+        dtype: str | torch.dtype = "float32",
+        device: str | torch.device = "cpu",
+        skin: float = 0.5,
+    ) -> None:
+        if not isinstance(potential, Potential):
+            potential = load_potential(potential, dtype=dtype, device=device)
+        self._start(
+            ExplicitPotential(potential.to(torch.device(device))),
+            list(potential.atomic_numbers),
+            potential.r_max,
+            torch.device(device),
+            skin,
+        )
+
+    @classmethod
+    def from_torchscript(
+        cls,
+        path: str | Path,
+        *,
+        sha256: str | None = None,
+        trust: bool = False,
+        device: str | torch.device = "cpu",
+        skin: float = 0.5,
+    ) -> "ASECalculator":
+        """Return a calculator that runs an exported program. **Loading one runs code of the file.**
+
+        Parameters
+        ----------
+        path
+            A file of :func:`eqpot.export.export_torchscript`.
+        sha256, trust
+            The SHA-256 of the file, or the word that it is trusted; one of them is needed.
+        device, skin
+            As for the class.
+
+        Raises
+        ------
+        OSError, ValueError
+            As :func:`eqpot.export.load_torchscript`.
+        """
+        program, metadata = load_torchscript(path, sha256=sha256, trust=trust, device=device)
+        calculator = cls.__new__(cls)
+        calculator._start(
+            program, metadata["atomic_numbers"], metadata["r_max"], torch.device(device), skin
+        )
+        return calculator
+
+    def _start(
+        self,
+        program: Program,
+        atomic_numbers: list[int],
+        r_max: float,
+        device: torch.device,
+        skin: float,
+    ) -> None:
+        if not (skin >= 0.0 and np.isfinite(skin)):
+            raise ValueError(f"`skin` must be a length in Å, zero or more, got {skin}")
+        super().__init__()
+        self.atomic_numbers = atomic_numbers
+        self.r_max = r_max
+        self.skin = skin
+        self._program = program
+        self._device = device
+        self._list: _VerletList | None = None
+
+    def calculate(
+        self,
+        atoms: Atoms | None = None,
+        properties: list[str] | None = None,
+        system_changes: list[str] = all_changes,
+    ) -> None:
+        """Compute all properties of a structure; called by ASE.
+
+        Parameters
+        ----------
+        atoms
+            The structure.
+        properties
+            Those that must be there.
+        system_changes
+            What changed since the last call, as ASE sees it; not used.
+
+        Raises
+        ------
+        ase.calculators.calculator.PropertyNotImplementedError
+            If a stress is asked of a structure without a volume.
+        ValueError
+            If an element is unknown, a position is not finite, a periodic row of the cell is zero
+            or flat, two atoms are at one place, or the result is not finite.
+        """
+        super().calculate(atoms, properties, system_changes)
+        structure = self.atoms
+        positions = np.array(structure.positions, dtype=np.float64)
+        numbers = np.asarray(structure.numbers)
+        pbc = np.asarray(structure.pbc, dtype=np.bool_)
+        cell = np.array(structure.cell[:], dtype=np.float64)
+        self._check(positions, numbers, cell, pbc)
+        volume = _volume(cell, pbc)
+        wanted = set(properties or ()) & {"stress", "stresses"}
+        if wanted and volume is None:
+            raise PropertyNotImplementedError(_no_volume(sorted(wanted), pbc))
+        # whatever stands in rows of non-periodic axes has no meaning, and must have no influence
+        cell[~pbc] = 0.0
+        self.results = self._results(positions, numbers, cell, pbc, volume)
+
+    def _check(
+        self,
+        positions: NDArray[np.float64],
+        numbers: NDArray[np.int64],
+        cell: NDArray[np.float64],
+        pbc: NDArray[np.bool_],
+    ) -> None:
+        unknown = np.flatnonzero(~np.isin(numbers, self.atomic_numbers))
+        if len(unknown):
+            number = int(numbers[unknown[0]])
+            symbol = SYMBOLS[number] if 0 < number < len(SYMBOLS) else "no element"
+            known = ", ".join(SYMBOLS[z] for z in sorted(self.atomic_numbers))
+            raise ValueError(
+                f"atom {unknown[0]} is {symbol} (Z = {number}), which the potential does not know; "
+                f"it knows {known}"
+            )
+        wrong = np.flatnonzero(~np.isfinite(positions).all(axis=1))
+        if len(wrong):
+            raise ValueError(
+                f"`positions` must be finite, got {positions[wrong[0]].tolist()} for atom "
+                f"{wrong[0]}"
+            )
+        check_cell(cell, pbc)
+
+    def _results(
+        self,
+        positions: NDArray[np.float64],
+        numbers: NDArray[np.int64],
+        cell: NDArray[np.float64],
+        pbc: NDArray[np.bool_],
+        volume: float | None,
+    ) -> dict[str, Any]:
+        n_atoms = len(positions)
+        if n_atoms == 0:
+            energy, energies, forces = 0.0, np.zeros(0), np.zeros((0, 3))
+            virials = np.zeros((0, 3, 3))
+        else:
+            energy, energies, forces, virials = self._run(positions, numbers, cell, pbc)
+        results: dict[str, Any] = {
+            "energy": energy,
+            "free_energy": energy,
+            "energies": energies,
+            "forces": forces,
+        }
+        if volume is not None:
+            stresses = -0.5 * (virials + virials.transpose(0, 2, 1)) / volume
+            results["stresses"] = np.array(
+                [full_3x3_to_voigt_6_stress(stress) for stress in stresses]
+            ).reshape(n_atoms, 6)
+            results["stress"] = results["stresses"].sum(axis=0)
+        return results
+
+    def _run(
+        self,
+        positions: NDArray[np.float64],
+        numbers: NDArray[np.int64],
+        cell: NDArray[np.float64],
+        pbc: NDArray[np.bool_],
+    ) -> tuple[float, NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+        if self._list is None or not self._list.holds(positions, numbers, cell, pbc):
+            self._list = _VerletList(
+                positions, numbers, cell, pbc, self.r_max + self.skin + _MARGIN, self.skin
+            )
+        edge_index, edge_shifts = self._list.edges(positions, self.r_max)
+
+        def tensor(array: NDArray[Any]) -> torch.Tensor:
+            return torch.from_numpy(array).to(self._device)
+
+        outputs = self._program(
+            tensor(positions),
+            tensor(cell[None]),
+            tensor(numbers.astype(np.int64)),
+            tensor(edge_index),
+            tensor(edge_shifts),
+            torch.zeros(len(positions), dtype=torch.int64, device=self._device),
+        )
+        energy, energies, forces, _, virials = (o.detach().cpu().numpy() for o in outputs)
+        broken = np.flatnonzero(~(np.isfinite(forces).all(axis=1) & np.isfinite(energies)))
+        if len(broken):
+            raise ValueError(
+                f"energy or force of atom {broken[0]} is not finite; are atoms too close?"
+            )
+        return float(energy[0]), energies, forces, virials
+
+
+class _VerletList:
+    """Edges up to the radius and a skin, in one order, and the structure that they belong to."""
+
+    def __init__(
+        self,
+        positions: NDArray[np.float64],
+        numbers: NDArray[np.int64],
+        cell: NDArray[np.float64],
+        pbc: NDArray[np.bool_],
+        cutoff: float,
+        skin: float,
+    ) -> None:
+        self._positions = positions.copy()
+        self._numbers = numbers.copy()
+        self._cell = cell.copy()
+        self._pbc = pbc.copy()
+        self._skin = skin
+        edge_index, edge_shifts = neighbor_list(positions, cell, pbc, cutoff)
+        # One order, by centre, neighbour and shift: sums then round alike with any skin, and at a
+        # restart as in an uninterrupted run.
+        order = np.lexsort((*edge_shifts.T[::-1], edge_index[1], edge_index[0]))
+        self._edge_index = np.ascontiguousarray(edge_index[:, order])
+        self._edge_shifts = np.ascontiguousarray(edge_shifts[order])
+        self._offsets = self._edge_shifts @ cell
+
+    def holds(
+        self,
+        positions: NDArray[np.float64],
+        numbers: NDArray[np.int64],
+        cell: NDArray[np.float64],
+        pbc: NDArray[np.bool_],
+    ) -> bool:
+        """Return whether no edge of the structure can be missing from the list."""
+        if (
+            not np.array_equal(numbers, self._numbers)
+            or not np.array_equal(cell, self._cell)
+            or not np.array_equal(pbc, self._pbc)
+        ):
+            return False
+        moved = np.linalg.norm(positions - self._positions, axis=1).max(initial=0.0)
+        return bool(2.0 * moved < self._skin)
+
+    def edges(
+        self, positions: NDArray[np.float64], r_max: float
+    ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        """Return the edges shorter than the radius at the present positions."""
+        i, j = self._edge_index
+        distances = np.linalg.norm(positions[j] - positions[i] + self._offsets, axis=1)
+        if distances.size and distances.min() < CLOSEST:
+            closest = int(distances.argmin())
+            raise ValueError(
+                f"atoms {i[closest]} and {j[closest]} are at one place: "
+                f"{distances[closest]:.1e} Å apart, must be {CLOSEST} Å or more"
+            )
+        near = distances < r_max
+        return self._edge_index[:, near], self._edge_shifts[near]
+
+
+def _volume(cell: NDArray[np.float64], pbc: NDArray[np.bool_]) -> float | None:
+    """Return the volume that a stress refers to, or None where there is none."""
+    if not pbc.any() or not np.isfinite(cell).all():
+        return None
+    volume = float(abs(np.linalg.det(cell)))
+    return volume if volume > 0.0 else None
+
+
+def _no_volume(wanted: list[str], pbc: NDArray[np.bool_]) -> str:
+    names = " and ".join(f"`{name}`" for name in wanted)
+    if not pbc.any():
+        return f"{names}: a structure that is periodic along no axis has no volume, so no stress"
+    return (
+        f"{names}: the cell has no volume: give lengths to its rows along the axes that are not "
+        "periodic, which set the volume that the stress refers to and nothing else"
+    )

@@ -1,0 +1,1 @@
+"""Commands, a thin file each: parse, call one function, print."""

@@ -1,0 +1,38 @@
+"""``eqpot evaluate``: errors of a potential on data."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from eqpot.data import read_frames
+from eqpot.files import load_potential
+from eqpot.report.figures import parity_figure
+from eqpot.training.evaluation import evaluate as evaluate_frames
+
+
+def evaluate(
+    potential: Annotated[Path, typer.Argument(help="A potential (.eqpot).")],
+    data: Annotated[list[Path], typer.Argument(help="Files of labelled frames.")],
+    dtype: Annotated[str, typer.Option(help="float32 or float64.")] = "float32",
+    json_file: Annotated[
+        Path | None, typer.Option("--json", help="Write all errors to this file.")
+    ] = None,
+    picture: Annotated[
+        Path | None, typer.Option(help="Write a parity picture (.png, .svg or .pdf).")
+    ] = None,
+) -> None:
+    """Compare a potential with reference data."""
+    loaded = load_potential(potential, dtype=dtype)
+    frames = []
+    for path in data:
+        reading = read_frames(path)
+        typer.echo(str(reading))
+        frames += [frame for frame in reading.frames if not frame.is_isolated_atom]
+    evaluation = evaluate_frames(loaded, frames)
+    typer.echo(f"{potential}: {evaluation}")
+    if json_file is not None:
+        json_file.write_text(json.dumps(evaluation.as_dict(), indent=1) + "\n", encoding="utf-8")
+    if picture is not None:
+        parity_figure(evaluation).savefig(picture, dpi=150)

@@ -1,0 +1,25 @@
+"""``eqpot``: everything but training."""
+
+import typer
+
+from eqpot.cli.errors import run_app
+from eqpot.cli.evaluate import evaluate
+from eqpot.cli.export import export
+from eqpot.cli.info import info
+from eqpot.cli.md import md
+
+app = typer.Typer(
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    no_args_is_help=True,
+    help="Equivariant interatomic potentials: inspect, evaluate, export, run.",
+)
+app.command("info")(info)
+app.command("evaluate")(evaluate)
+app.command("export")(export)
+app.command("md")(md)
+
+
+def main() -> None:
+    """Run the command."""
+    run_app(app)

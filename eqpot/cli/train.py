@@ -1,0 +1,45 @@
+"""``train-potential``: from a recipe, or from frames alone, to a verified potential."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from eqpot.cli.errors import run_app
+from eqpot.report.training import write_report
+from eqpot.training.progress import RunLog
+from eqpot.training.recipe import default_recipe, read_recipe, recipe_text
+from eqpot.training.run import run
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+@app.command()
+def train_potential(
+    recipe: Annotated[
+        Path | None,
+        typer.Argument(help="A recipe (.yaml), or a file of frames to train on with all defaults."),
+    ] = None,
+    defaults: Annotated[
+        bool, typer.Option("--defaults", help="Print a complete recipe with comments, and end.")
+    ] = False,
+) -> None:
+    """Train a potential; leave it with its TorchScript export, errors and a report in a folder."""
+    if defaults:
+        typer.echo(recipe_text(), nl=False)
+        return
+    if recipe is None:
+        raise typer.BadParameter("give a recipe (.yaml) or a file of frames")
+    is_recipe = recipe.suffix.lower() in (".yaml", ".yml")
+    chosen = read_recipe(recipe) if is_recipe else default_recipe(recipe)
+    with RunLog() as log:
+        result = run(chosen, log)
+        if result is not None:
+            report = result.output / "report.html"
+            write_report(result, report)
+            log.line(f"report: {report}")
+
+
+def main() -> None:
+    """Run the command."""
+    run_app(app)

@@ -1,0 +1,128 @@
+"""The laws of physics hold for random and for trained weights, at the bars of float64."""
+
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.build import bulk, molecule
+from eqpot.files import load_potential
+from hypothesis import given, settings
+
+import laws
+from potentials import ELEMENTS, random_potential
+from strategies import ordinary_set, rattled, seeds, structures, with_other_rows
+
+ORDINARY = ordinary_set()
+
+
+@pytest.fixture(scope="module", params=["plain", "repulsion", "deep", "shallow"])
+def potential(request):
+    return {
+        "plain": lambda: random_potential(),
+        "repulsion": lambda: random_potential(repulsion=True),
+        "deep": lambda: random_potential(n_layers=3, l_hidden=2, l_max=2, correlation=4),
+        "shallow": lambda: random_potential(n_layers=1, l_hidden=0, l_max=4, correlation=2),
+    }[request.param]()
+
+
+@pytest.mark.parametrize("name", ORDINARY)
+def test_symmetry(potential, name):
+    laws.check_symmetry(potential, ORDINARY[name], np.random.default_rng(1))
+
+
+@pytest.mark.parametrize("name", ORDINARY)
+def test_forces_are_the_gradient(potential, name):
+    laws.check_forces(potential, ORDINARY[name], np.random.default_rng(2))
+
+
+@pytest.mark.parametrize("name", [name for name, atoms in ORDINARY.items() if atoms.pbc.all()])
+def test_stress_is_the_strain_derivative(potential, name):
+    laws.check_stress(potential, ORDINARY[name])
+
+
+def test_extensivity(potential):
+    for atoms in (bulk("Si"), rattled(bulk("Cu", cubic=True), 3)):
+        laws.check_extensivity(potential, atoms)
+
+
+def test_additivity(potential):
+    laws.check_additivity(potential, rattled(molecule("CH3CH2OH"), 1), rattled(molecule("H2O"), 2))
+
+
+def test_batch_equals_members(potential):
+    laws.check_batch(potential, list(ORDINARY.values()))
+
+
+def test_isolated_atoms(potential):
+    laws.check_isolated_atoms(potential)
+
+
+@pytest.mark.parametrize("number", ELEMENTS)
+def test_smooth_at_the_cutoff(potential, number):
+    laws.check_cutoff(potential, Atoms([8], [[0.0, 0.0, 0.0]]), number)
+    laws.check_cutoff(potential, rattled(molecule("CH3CH2OH"), 5), number)
+
+
+@settings(max_examples=25)
+@given(atoms=structures(), seed=seeds)
+def test_symmetry_of_any_structure(atoms, seed):
+    if len(atoms) > 1 and closest(atoms) < 0.5:
+        return
+    laws.check_symmetry(random_potential(), atoms, np.random.default_rng(seed))
+
+
+@pytest.mark.parametrize("kind", ["none", "1 Å", "100 Å", "skewed"])
+@pytest.mark.parametrize("pbc", [(1, 1, 0), (0, 1, 0), (0, 0, 0)])
+def test_rows_without_period_mean_nothing(pbc, kind):
+    potential = random_potential()
+    atoms = ORDINARY["triclinic"].copy()
+    atoms.pbc = pbc
+    energy, forces, _ = laws.predict(potential, atoms)
+    other = laws.predict(potential, with_other_rows(atoms, kind))
+    laws.assert_same_energy(energy, other[0], len(atoms))
+    laws.assert_same_forces(forces, other[1])
+
+
+def test_other_bases_of_one_crystal():
+    potential = random_potential()
+    atoms = ORDINARY["triclinic"]
+    energy, forces, stress = laws.predict(potential, atoms)
+    for basis in ([[1, 2, 0], [0, 1, -1], [0, 0, 1]], [[0, 1, 0], [1, 0, 0], [0, 0, 1]]):
+        other = atoms.copy()
+        other.set_cell(np.array(basis) @ atoms.cell[:])
+        shifts = np.random.default_rng(0).integers(-5, 6, (len(atoms), 3))
+        other.positions += shifts @ atoms.cell[:]
+        energy_o, forces_o, stress_o = laws.predict(potential, other)
+        laws.assert_same_energy(energy, energy_o, len(atoms))
+        laws.assert_same_forces(forces, forces_o, bar=1e-10)  # positions of 60 Å lose two digits
+        laws.assert_same_stress(stress, stress_o, bar=1e-10)
+
+
+def test_laws_on_a_given_potential(request):
+    """``pytest tests/test_laws.py --potential FILE``: the whole contract on a trained file."""
+    path = request.config.getoption("--potential")
+    if path is None:
+        pytest.skip("no --potential given")
+    potential = load_potential(path, dtype="float64")
+    known = set(potential.atomic_numbers)
+    pool = ordinary_set() | {
+        "methanol": rattled(molecule("CH3OH"), 8),
+        "acetic acid": rattled(molecule("CH3COOH"), 9),
+        "silicon": rattled(bulk("Si", cubic=True), 10),
+    }
+    usable = {name: atoms for name, atoms in pool.items() if known.issuperset(atoms.numbers)}
+    assert len(usable) >= 2
+    laws.check_potential(potential, usable)
+    bodies = [atoms for atoms in usable.values() if not atoms.pbc.any()]
+    for atoms in bodies:
+        laws.check_additivity(potential, atoms, bodies[0])
+        for number in known:
+            laws.check_cutoff(potential, atoms, number)
+
+
+def closest(atoms):
+    """Return the shortest distance between atoms or their images, Å."""
+    from eqpot.data import neighbor_list
+
+    index, shifts = neighbor_list(atoms.positions, atoms.cell[:], atoms.pbc, 3.0)
+    vectors = atoms.positions[index[1]] - atoms.positions[index[0]] + shifts @ atoms.cell[:]
+    return np.linalg.norm(vectors, axis=1).min(initial=np.inf)
