@@ -15,6 +15,7 @@ import signal
 import sys
 import threading
 import time
+import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -179,7 +180,7 @@ class MDSummary:
     ns_per_day: float
 
 
-class ExplodedRunError(RuntimeError):
+class ExplodedRunError(FloatingPointError):
     """The motion has left what the potential can describe."""
 
 
@@ -267,16 +268,17 @@ def run_md(
     FileExistsError, OSError
         If the folder holds results without a restart, or less than its restart knows of.
     ExplodedRunError
-        If energy, forces or positions are not finite, or the temperature exceeds a hundred times
-        the greatest of that set, that of the start, and 100 K.
+        If energy, forces or positions are not finite, the calculator refuses a structure that the
+        motion led to, or the temperature exceeds a hundred times the greatest of that set, that of
+        the start, and 100 K. The restart is the last sound one.
     InterruptedRunError
         After SIGINT or SIGTERM; state saved. In the main thread only.
     """
     folder = Path(output)
     run = _Run(atoms, settings, folder, dict(source or {}), silent)
     with run.reporter:
-        run.open()
         try:
+            run.open()
             with _Signals() as signals:
                 run.advance(signals)
         finally:
@@ -370,9 +372,15 @@ class _Run:
 
     def _resume(self) -> None:
         path = self.folder / RESTART
-        with np.load(path, allow_pickle=False) as file:
-            record = json.loads(str(file["record"]))
-            arrays = {name: file[name] for name in file.files if name != "record"}
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                record = json.loads(str(file["record"]))
+                arrays = {name: file[name] for name in file.files if name != "record"}
+        except (KeyError, ValueError, EOFError, zipfile.BadZipFile) as error:
+            raise ValueError(
+                f"{path} must be a restart of molecular dynamics and cannot be read as one "
+                f"({error}); put the file back or choose another `output` folder"
+            ) from error
         if record["format"] != _FORMAT:
             raise ValueError(
                 f"{path} must have format {_FORMAT}, got {record['format']}: it was written by "
@@ -404,6 +412,9 @@ class _Run:
         self.n_done, self.seconds = record["step"], record["seconds"]
         # A calculator that has run before may hold a neighbour list of that run.
         _reset(system.atoms)
+        # Both are looked at before either is cut.
+        for name, size in record["sizes"].items():
+            self._check_size(name, size)
         self.trajectory = self._reopen(TRAJECTORY, record["sizes"][TRAJECTORY])
         self.log = self._reopen(LOG, record["sizes"][LOG])
         if self.n_done == self.settings.n_steps:
@@ -416,7 +427,7 @@ class _Run:
                 f"{self.settings.n_steps}"
             )
 
-    def _reopen(self, name: str, size: int) -> BinaryIO:
+    def _check_size(self, name: str, size: int) -> None:
         path = self.folder / name
         present = path.stat().st_size if path.exists() else 0
         if present < size:
@@ -424,7 +435,9 @@ class _Run:
                 f"{path} must have at least {size} bytes, as when {RESTART} was written, got "
                 f"{present}; put the file back or choose another `output` folder"
             )
-        file = path.open("r+b")
+
+    def _reopen(self, name: str, size: int) -> BinaryIO:
+        file = (self.folder / name).open("r+b")
         file.truncate(size)
         file.seek(size)
         return file
@@ -466,9 +479,12 @@ class _Run:
                 action(self._wants_stress(step))
         except FloatingPointError as error:
             raise ExplodedRunError(self._explosion(step, str(error))) from error
-        except Exception as error:
-            error.add_note(f"in step {step} of molecular dynamics in {self.folder}")
-            raise
+        except ValueError as error:
+            if step == 0:
+                raise
+            # What it took at the start it refuses now: atoms have met, or the cell has collapsed.
+            reason = f"the calculator refused the structure ({error})"
+            raise ExplodedRunError(self._explosion(step, reason)) from error
         if not math.isfinite(system.energy):
             reason = f"the energy is {system.energy}"
         elif not np.isfinite(system.forces).all():

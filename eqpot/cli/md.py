@@ -7,10 +7,9 @@ from typing import Annotated, Literal
 import ase
 import ase.io
 import typer
-from ase.calculators.calculator import Calculator
 
+from eqpot.calculators import ASECalculator
 from eqpot.calculators.md import (
-    ExplodedRunError,
     InterruptedRunError,
     MDSettings,
     MDSummary,
@@ -53,8 +52,9 @@ def md(
         Path, typer.Option(help="Folder of the results; a run that is there goes on.")
     ] = Path("md"),
     dtype: Annotated[
-        Literal["float32", "float64"], typer.Option(help="Precision of the potential.")
-    ] = "float32",
+        Literal["float32", "float64"] | None,
+        typer.Option(help="Precision of an .eqpot potential; float32 if not given."),
+    ] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda or cuda:1.")] = "cpu",
     interval: Annotated[int, typer.Option(help="Steps between frames of the trajectory.")] = 100,
     log_interval: Annotated[int, typer.Option(help="Steps between lines of the log.")] = 10,
@@ -69,31 +69,28 @@ def md(
     The output folder gets trajectory.extxyz, md.csv (energies, temperature, pressure), restart.npz
     and md.json (means, drift, speed).
     """
+    settings = MDSettings(
+        n_steps=_count_steps(duration, steps, timestep),
+        ensemble=ensemble,
+        timestep=timestep,
+        temperature=temperature,
+        friction=friction,
+        pressure=pressure,
+        barostat_time=barostat_time,
+        seed=seed,
+        keep_momenta=keep_momenta,
+        trajectory_interval=interval,
+        log_interval=log_interval,
+        checkpoint_interval=checkpoint_interval,
+    )
+    atoms = read_structure(structure)
+    atoms.calc = load_calculator(potential, dtype, device, trust)
+    source = {"potential": _hash(potential), "dtype": dtype or "default"}
     try:
-        settings = MDSettings(
-            n_steps=_count_steps(duration, steps, timestep),
-            ensemble=ensemble,
-            timestep=timestep,
-            temperature=temperature,
-            friction=friction,
-            pressure=pressure,
-            barostat_time=barostat_time,
-            seed=seed,
-            keep_momenta=keep_momenta,
-            trajectory_interval=interval,
-            log_interval=log_interval,
-            checkpoint_interval=checkpoint_interval,
-        )
-        atoms = read_structure(structure)
-        source = {"potential": _hash(potential), "dtype": dtype}
-        atoms.calc = load_calculator(potential, dtype, device, trust)
         summary = run_md(atoms, settings, output, source=source)
     except InterruptedRunError as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(error.exit_code) from error
-    except (ExplodedRunError, OSError, ValueError) as error:
-        typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(1) from error
     typer.echo(describe(summary, output))
 
 
@@ -129,7 +126,7 @@ def read_structure(name: str) -> ase.Atoms:
     return atoms
 
 
-def load_calculator(potential: Path, dtype: str, device: str, trust: bool) -> Calculator:
+def load_calculator(potential: Path, dtype: str | None, device: str, trust: bool) -> ASECalculator:
     """Return the ASE calculator of a potential's file.
 
     Raises
@@ -137,26 +134,25 @@ def load_calculator(potential: Path, dtype: str, device: str, trust: bool) -> Ca
     FileNotFoundError
         If there is no such file.
     ValueError
-        If the file is TorchScript and not trusted, or of another kind.
+        If the file is TorchScript and not trusted or given a ``dtype``, or of another kind.
     """
-    # Here, so that --help does not wait for PyTorch.
-    from eqpot.calculators.ase import ASECalculator
-
     if not potential.is_file():
         raise FileNotFoundError(f"`potential` must be a file, got {potential}, which is none")
-    calculator: Calculator
     if potential.suffix == ".eqpot":
-        calculator = ASECalculator(potential, dtype=dtype, device=device)
-    elif potential.suffix in (".pt", ".pth"):
+        return ASECalculator(potential, dtype=dtype or "float32", device=device)
+    if potential.suffix in (".pt", ".pth"):
         if not trust:
             raise ValueError(
                 f"`potential` {potential} is TorchScript, and loading it runs the code in it; "
                 "give --trust if you know who wrote it, or use the .eqpot file"
             )
-        calculator = ASECalculator.from_torchscript(potential, trust=True, device=device)
-    else:
-        raise ValueError(f"`potential` must end in .eqpot, .pt or .pth, got {potential.name}")
-    return calculator
+        if dtype is not None:
+            raise ValueError(
+                "`dtype` was chosen when the TorchScript file was exported; leave --dtype out, "
+                f"got {dtype}"
+            )
+        return ASECalculator.from_torchscript(potential, trust=True, device=device)
+    raise ValueError(f"`potential` must end in .eqpot, .pt or .pth, got {potential.name}")
 
 
 def describe(summary: MDSummary, output: Path) -> str:
@@ -193,7 +189,5 @@ def _count_steps(duration: str | None, steps: int | None, timestep: float) -> in
 
 def _hash(path: Path) -> str:
     """Return the SHA-256 of a file, so that a potential is known by what it is, not by its name."""
-    if not path.is_file():
-        raise FileNotFoundError(f"`potential` must be a file, got {path}, which does not exist")
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
