@@ -160,9 +160,7 @@ def rewritten(path, change):
     size = int.from_bytes(data[:8], "little")
     document = json.loads(json.loads(data[8 : 8 + size])["__metadata__"]["eqpot"])
     change(document)
-    document = {"file_sha256": "0" * 64} | {
-        k: v for k, v in document.items() if k != "file_sha256"
-    }
+    document = {"file_sha256": "0" * 64} | {k: v for k, v in document.items() if k != "file_sha256"}
     text = json.dumps(document, separators=(",", ":"))
     made = safetensors.torch.save(safetensors.torch.load(data), metadata={"eqpot": text})
     return made.replace(b"0" * 64, hashlib.sha256(made).hexdigest().encode(), 1)
