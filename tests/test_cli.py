@@ -1,4 +1,4 @@
-"""Commands: frozen options; bad input gives one message and an exit code, and no half-written file."""
+"""Commands: frozen options; bad input gives one message, an exit code and no half-written file."""
 
 import json
 
