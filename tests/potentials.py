@@ -23,7 +23,7 @@ def graph_of(atoms, r_max):
 
 
 def random_potential(
-    seed=0, dtype=torch.float64, r_max=4.0, repulsion=False, preset="small", **changes
+    dtype=torch.float64, *, seed=0, r_max=4.0, repulsion=False, preset="small", **changes
 ):
     """Return a potential with random weights, whose forces are of the order of 1 eV/Å."""
     changes = {"n_features": 8} | changes
@@ -35,4 +35,4 @@ def random_potential(
     potential = Potential(model, ELEMENTS, energies, 10.0, r_max, zbl).double()
     graphs = [graph_of(atoms, r_max) for atoms in ordinary_set().values()]
     scale_to_data(potential, collate(graphs))
-    return potential.to(dtype)
+    return potential.to(dtype).eval().requires_grad_(False)

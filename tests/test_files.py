@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
-from soft_potentials import soft_potential
 
 from eqpot.export import export_torchscript
 from eqpot.files import load_potential, read_header, save_potential, write_durably
+from soft_potentials import soft_potential
 
 
 @pytest.fixture(scope="module")

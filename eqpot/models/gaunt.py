@@ -156,14 +156,10 @@ class GauntLayer(nn.Module):
         self.skip_weights = nn.Parameter(1 + 0.1 * torch.randn(n_species, n_features))
         self.skip_linear = nn.Linear(n_features, n_features, bias=False)
 
-    @torch.jit.export
-    def skip(self, scalars: Tensor, species: Tensor) -> Tensor:
-        """Return what the scalars contribute without any neighbour, shape (n, c)."""
-        kept: Tensor = self.skip_linear(scalars * self.skip_weights[species])
-        return kept
-
-    def forward(self, density: Tensor, scalars: Tensor, species: Tensor) -> Tensor:
-        """Return the new field of each atom.
+    def forward(
+        self, density: Tensor, scalars: Tensor, species: Tensor, isolated: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Return the new field of each atom, and the scalars of isolated atoms.
 
         Parameters
         ----------
@@ -173,11 +169,15 @@ class GauntLayer(nn.Module):
             l=0 part of the atom's present field, shape (n, c).
         species
             Shape (n,).
+        isolated
+            What ``scalars`` are for an atom of each element without neighbours, shape (z, c).
 
         Returns
         -------
-        Tensor
+        field : Tensor
             Shape ((l_out + 1)², n, c).
+        isolated : Tensor
+            Its l=0 part for an atom of each element without neighbours, shape (z, c).
         """
         first = self.mix(density)
         weights = self.order_weights[:, species]  # vnc
@@ -189,8 +189,9 @@ class GauntLayer(nn.Module):
             message = message + part
             order += 1
         field = self.gate(message * self.normalization)
-        kept = field[0] + self.skip(scalars, species)
-        return torch.cat([kept[None], field[1:]])
+        kept = field[0] + self.skip_linear(scalars * self.skip_weights[species])
+        isolated = self.skip_linear(isolated * self.skip_weights)
+        return torch.cat([kept[None], field[1:]]), isolated
 
 
 class Readout(nn.Module):
@@ -325,11 +326,9 @@ class GauntModel(nn.Module):
         radial = self.radial(distances).view(n, n_slots, -1).split(self.n_radial, dim=2)
 
         isolated: Tensor = self.embedding  # what each element would have without neighbours
-        elements = torch.arange(isolated.shape[0], device=isolated.device)
         basis = (harmonics * radial[0][:, :, None]).view(n, n_slots, -1)  # njka
         density = self.first_density(basis, self.identity[species][neighbors])
-        field = self.first_layer(density, isolated[species], species)
-        isolated = self.first_layer.skip(isolated, elements)
+        field, isolated = self.first_layer(density, isolated[species], species, isolated)
         energy = self.first_readout(field[0]) - self.first_readout(isolated)[species]
 
         step = 1
@@ -342,9 +341,7 @@ class GauntModel(nn.Module):
             average = average_of(radial[step + 1], senders)
             n_shared = average.shape[0]
             density = torch.cat([density[:n_shared] + average, density[n_shared:]])
-            field = layer(density, field[0], species)
-            assert isinstance(layer, GauntLayer)
-            isolated = layer.skip(isolated, elements)
+            field, isolated = layer(density, field[0], species, isolated)
             energy = energy + readout(field[0]) - readout(isolated)[species]
             step += 2
         return {keys.NODE_ENERGY: energy, keys.NODE_FEATURES: field}
