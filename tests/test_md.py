@@ -333,6 +333,7 @@ def test_the_summary_says_what_happened(tmp_path: Path) -> None:
     assert written["n_steps"] == summary.n_steps == 60
     assert written["time_ps"] == pytest.approx(0.12)
     assert written["settings"]["timestep"] == 2.0
+    assert list(written["source"]) == ["structure"]
     assert summary.drift is not None
     assert summary.drift_error > 0
     assert 0 < summary.fluctuation < 1

@@ -616,7 +616,9 @@ class _Run:
             steps_per_second=rate,
             ns_per_day=rate * settings.timestep * 86400 * 1e-6,
         )
-        content = {**asdict(summary), "settings": asdict(settings), "identity": self.identity}
+        chosen = asdict(settings)
+        source = {name: value for name, value in self.identity.items() if name not in chosen}
+        content = {**asdict(summary), "settings": chosen, "source": source}
         _write_atomically(self.folder / SUMMARY, (json.dumps(content, indent=2) + "\n").encode())
         return summary
 
