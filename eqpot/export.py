@@ -151,7 +151,9 @@ def load_torchscript(
     trust: bool = False,
     device: str | torch.device = "cpu",
 ) -> tuple[Program, dict[str, Any]]:
-    """Return an exported program and its metadata. **Loading TorchScript runs code from the file.**
+    """Return an exported program and its metadata.
+
+    **Loading such a file runs code from it.**
 
     Parameters
     ----------
@@ -197,8 +199,8 @@ def _check_dtype(potential: Potential, dtype: torch.dtype) -> None:
     if next(potential.parameters()).dtype == dtype:
         return
     raise ValueError(
-        f"`potential` runs in {next(potential.parameters()).dtype}, `dtype` is {dtype}; save it and "
-        "export the file, so that its constants are made in the type wanted"
+        f"`potential` runs in {next(potential.parameters()).dtype}, `dtype` is {dtype}; save it "
+        "and export the file, so that its constants are made in the type wanted"
     )
 
 

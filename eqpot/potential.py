@@ -132,7 +132,7 @@ class Potential(nn.Module):
             keys.EDGE_VECTORS: edge_vectors.to(self.anchor.dtype),
         }
         outputs: Dict[str, Tensor] = self.model(inputs)
-        # torch.tensor of a list rounds through float32 in TorchScript; to fill with numbers is exact
+        # torch.tensor of a list rounds through float32 in TorchScript; filling is exact
         e0 = torch.zeros(
             len(self.reference_energies), dtype=edge_vectors.dtype, device=edge_vectors.device
         )

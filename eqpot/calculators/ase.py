@@ -1,7 +1,7 @@
 """A potential as a calculator of ASE."""
 
 from pathlib import Path
-from typing import Any, ClassVar, Final
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -23,7 +23,7 @@ CLOSEST: Final = 1e-3
 _MARGIN: Final = 1e-6  # Å; edges at r_max exactly are chosen here, whatever the list rounds
 
 
-class ASECalculator(Calculator):  # type: ignore[misc]
+class ASECalculator(Calculator):
     """Energy, forces and stress of a potential for ASE.
 
     The neighbour list reaches ``skin`` beyond the radius and is kept until an atom has moved half
@@ -59,7 +59,7 @@ class ASECalculator(Calculator):  # type: ignore[misc]
     >>> atoms.get_potential_energy()  # doctest: +SKIP
     """
 
-    implemented_properties: ClassVar[list[str]] = [
+    implemented_properties = [  # noqa: RUF012 (ASE declares it as an instance variable)
         "energy",
         "free_energy",
         "forces",
@@ -95,7 +95,9 @@ class ASECalculator(Calculator):  # type: ignore[misc]
         device: str | torch.device = "cpu",
         skin: float = 0.5,
     ) -> "ASECalculator":
-        """Return a calculator that runs an exported program. **Loading one runs code of the file.**
+        """Return a calculator that runs an exported program.
+
+        **Loading such a file runs code from it.**
 
         Parameters
         ----------
@@ -163,6 +165,7 @@ class ASECalculator(Calculator):  # type: ignore[misc]
         """
         super().calculate(atoms, properties, system_changes)
         structure = self.atoms
+        assert structure is not None
         positions = np.array(structure.positions, dtype=np.float64)
         numbers = np.asarray(structure.numbers)
         pbc = np.asarray(structure.pbc, dtype=np.bool_)

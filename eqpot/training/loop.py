@@ -242,7 +242,7 @@ def _plan(
     """Return the number of steps and the steps between validations, equal in all processes."""
     if options.n_epochs is not None:
         n_steps = options.n_epochs * batches.n_batches
-        return n_steps, max(batches.n_batches, n_steps // 50)
+        return n_steps, max(batches.n_batches, n_steps // 30)
     assert options.max_seconds is not None
     probe = copy.deepcopy(potential)
     optimizer = torch.optim.Adam(probe.parameters(), lr=1e-6, amsgrad=True)
@@ -264,7 +264,7 @@ def _plan(
     validation_errors(probe, validation_set, options, fabric)
     validation_seconds = time.monotonic() - before
     # at most a tenth of the time goes to validation
-    n_validations = int(min(50.0, max(1.0, 0.1 * options.max_seconds / validation_seconds)))
+    n_validations = int(min(30.0, max(1.0, 0.1 * options.max_seconds / validation_seconds)))
     left = options.max_seconds - (time.monotonic() - started) - n_validations * validation_seconds
     n_steps = max(n_validations, int(left / step_seconds))
     n_steps, n_validations = fabric.broadcast((n_steps, n_validations))

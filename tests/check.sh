@@ -1,0 +1,11 @@
+#!/usr/bin/env bash
+# Every quick check: tests, lint, types, import contracts.
+#   bash tests/check.sh [FOLDER OF pytest AND THE OTHER TOOLS]
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+bin=${1:+$1/}
+"${bin}ruff" check .
+"${bin}ruff" format --check .
+"${bin}mypy"
+"${bin}lint-imports"
+"${bin}pytest" -n 2

@@ -1,0 +1,195 @@
+"""A run learns, repeats itself, ends as planned, and fails with a word about why."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from ase import Atoms
+from ase.build import molecule
+from ase.calculators.lj import LennardJones
+from ase.io import write
+from typer.testing import CliRunner
+
+from eqpot import keys
+from eqpot.cli.train import app
+from eqpot.data import collate, frame_to_graph, read_frames
+from eqpot.files import load_potential
+from eqpot.training.loop import NonFiniteLossError
+from eqpot.training.loss import LossWeights, loss_terms, total_loss
+from eqpot.training.progress import RunLog
+from eqpot.training.recipe import Recipe, parse_duration
+from eqpot.training.run import run
+from eqpot.training.schedule import energy_weight, learning_rate_factor
+
+
+@pytest.fixture
+def frames(tmp_path):
+    """Return a file of Lennard-Jones clusters of two elements, and of crystals with stress."""
+    rng = np.random.default_rng(0)
+    path = tmp_path / "frames.extxyz"
+    images = []
+    for index in range(16):
+        atoms = Atoms(
+            "C2O2H",
+            rng.normal(scale=0.12, size=(5, 3))
+            + 1.4 * np.array([[0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 1, 0]]),
+        )
+        if index % 2:
+            atoms.set_cell(np.diag([4.0, 4.2, 4.4]) + 0.1 * rng.normal(size=(3, 3)))
+            atoms.pbc = True
+        atoms.calc = LennardJones(sigma=1.25, epsilon=0.3, rc=3.5, smooth=True)
+        atoms.get_forces()
+        if atoms.pbc.any():
+            atoms.get_stress()
+        images.append(atoms)
+    write(path, images)
+    return path
+
+
+def recipe_of(frames, output, **training):
+    return Recipe.model_validate(
+        {
+            "output": str(output),
+            "data": {"train": [str(frames)], "validation": 0.2, "test": [str(frames)]},
+            "model": {"preset": "small", "n_features": 8, "r_max": 3.5, "l_max": 2},
+            "training": {"epochs": 3, "batch_size": 4} | training,
+        }
+    )
+
+
+def quiet_run(recipe):
+    with RunLog(silent=False) as log:
+        return run(recipe, log)
+
+
+def test_overfits_a_few_structures(frames, tmp_path):
+    result = quiet_run(recipe_of(frames, tmp_path / "run", epochs=150, learning_rate=0.01))
+    before, after = (result.training.history[index] for index in (0, -1))
+    assert result.metrics["errors"]["train"]["forces"]["rmse"] < 0.15 * 1e3 * before.forces_rmse
+    assert after.train_loss < 0.05 * before.train_loss
+    assert result.metrics["errors"]["train"]["stress"]["n"] > 0
+
+
+def test_same_seed_gives_the_same_weights_and_another_does_not(frames, tmp_path):
+    files = []
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        quiet_run(recipe_of(frames, tmp_path / name, seed=seed))
+        files.append(load_potential(tmp_path / name / "potential.eqpot", dtype="float64"))
+    one, same, other = (list(potential.parameters()) for potential in files)
+    assert all(torch.equal(a, b) for a, b in zip(one, same, strict=True))
+    assert not all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+def test_leaves_what_it_promises(frames, tmp_path):
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(
+        f"output: {tmp_path / 'run'}\n"
+        f"data:\n  train: {frames}\n  test: [{frames}]\n"
+        "model: {preset: small, n_features: 8, r_max: 3.5}\ntraining: {epochs: 2}\n"
+    )
+    outcome = CliRunner().invoke(app, [str(recipe)])
+    assert outcome.exit_code == 0, outcome.output
+    names = {path.name for path in (tmp_path / "run").iterdir()}
+    assert names == {
+        "potential.eqpot",
+        "potential.pt",
+        "metrics.json",
+        "report.html",
+        "train.log",
+        "recipe.yaml",
+    }
+    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert set(metrics["errors"]) == {"train", "validation", str(frames)}
+    errors = metrics["errors"][str(frames)]
+    assert errors["energy"]["unit"] == "meV/atom"
+    assert errors["forces"]["n"] == 16 * 5 * 3
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert page.count("<svg") == 4
+    assert "src=" not in page
+    assert "@import" not in page
+    again = CliRunner().invoke(app, [str(recipe)])
+    assert isinstance(again.exception, FileExistsError)
+
+
+def test_max_time_becomes_a_number_of_steps_that_are_all_taken(frames, tmp_path):
+    result = quiet_run(recipe_of(frames, tmp_path / "run", epochs=None, max_time="2 s"))
+    last = result.training.history[-1]
+    assert last.step == result.training.n_steps > 3
+    assert last.learning_rate == pytest.approx(0.002 * 0.004, rel=0.2)
+
+
+def test_missing_labels_do_not_count(frames):
+    """The gradient of a batch with absent labels is that of the present terms."""
+    graphs = [frame_to_graph(frame, 3.5) for frame in read_frames(frames).frames[:2]]
+    graph = collate(graphs)
+    generator = torch.Generator().manual_seed(0)
+    outputs = {
+        name: torch.randn(graph[name].shape, generator=generator, dtype=torch.float64)
+        for name in (keys.ENERGY, keys.FORCES, keys.STRESS)
+    }
+    for output in outputs.values():
+        output.requires_grad_()
+    graph[keys.ENERGY][0] = torch.nan
+    terms = loss_terms(outputs, graph, 0.7)
+    assert graph[keys.STRESS][0].isnan().all()  # the molecule
+    total_loss(terms, LossWeights(1.0, 2.0, 3.0)).backward()
+    n_atoms, volume = 5, torch.linalg.det(graph[keys.CELL][1]).abs()
+    error_e = (outputs[keys.ENERGY][1] - graph[keys.ENERGY][1]) / n_atoms / 0.7
+    error_f = (outputs[keys.FORCES] - graph[keys.FORCES]) / 0.7
+    error_s = (outputs[keys.STRESS][1] - graph[keys.STRESS][1]) * volume / n_atoms / 0.7
+    expected = error_e**2 + 2 * (error_f**2).mean() + 3 * (error_s**2).mean()
+    gradients = [output.grad for output in outputs.values()]
+    by_hand = torch.autograd.grad(expected, list(outputs.values()))
+    for ours, theirs in zip(gradients, by_hand, strict=True):
+        assert torch.isfinite(ours).all()
+        assert (ours - theirs).abs().max() <= 1e-12 * theirs.abs().max()
+
+
+def test_a_loss_that_is_not_finite_names_the_frames(frames, tmp_path):
+    with pytest.raises(NonFiniteLossError, match=r"frames\.extxyz, frame \d+.*learning_rate"):
+        quiet_run(recipe_of(frames, tmp_path / "run", learning_rate=1e30))
+
+
+def test_schedules():
+    factors = [learning_rate_factor(step, 1000, 100) for step in range(1000)]
+    assert factors[0] == pytest.approx(0.01, rel=1e-3)
+    assert int(np.argmax(factors)) == 99
+    assert factors[-1] == pytest.approx(0.002)
+    assert energy_weight(0, 1000, 0.01, 10.0, 0.7) == pytest.approx(0.01)
+    assert energy_weight(999, 1000, 0.01, 10.0, 0.7) == pytest.approx(10.0)
+    assert learning_rate_factor(0, 1, 0) == 1.0
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("10 min", 600), ("2h", 7200), ("1.5 s", 1.5), ("1 d", 86400), (30.0, 30)]
+)
+def test_durations(text, seconds):
+    assert parse_duration(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["ten", "10", "-3 min", "10 parsec", 0.0, "0 s", float("inf")])
+def test_impossible_durations(text):
+    with pytest.raises(ValueError, match="must be a duration"):
+        parse_duration(text)
+
+
+def test_an_unknown_element_in_a_test_file_is_refused_before_anything_is_made(frames, tmp_path):
+    strange = tmp_path / "strange.extxyz"
+    atoms = molecule("SiH4")
+    atoms.calc = LennardJones()
+    atoms.get_forces()
+    write(strange, atoms)
+    recipe = recipe_of(frames, tmp_path / "run")
+    recipe = recipe.model_copy(
+        update={"data": recipe.data.model_copy(update={"test": [str(strange)]})}
+    )
+    with pytest.raises(ValueError, match=r"strange\.extxyz, frame 0.*Si"):
+        quiet_run(recipe)
+    assert not (tmp_path / "run").exists()
+
+
+def test_defaults_are_a_recipe(tmp_path):
+    outcome = CliRunner().invoke(app, ["--defaults"])
+    assert outcome.exit_code == 0
+    assert "max_time" in outcome.output
