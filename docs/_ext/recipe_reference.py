@@ -42,7 +42,11 @@ def type_text(annotation: Any, metadata: Any = ()) -> str:
         text = f"mapping from {type_text(arguments[0])} to {type_text(arguments[1])}"
     else:
         text = _NAMES[annotation]
-    return ", ".join([text, *(_limit_text(entry) for entry in metadata)])
+    limits_text = [
+        "not empty" if isinstance(entry, annotated_types.MinLen) else _limit_text(entry)
+        for entry in metadata
+    ]
+    return ", ".join([text, *limits_text])
 
 
 def _limit_text(limit: Any) -> str:
@@ -55,8 +59,6 @@ def _limit_text(limit: Any) -> str:
             return f"below {value}"
         case annotated_types.Le(le=value):
             return f"at most {value}"
-        case annotated_types.MinLen(min_length=value):
-            return f"at least {value} of them"
     raise TypeError(f"no words for {limit!r}: add them here")
 
 
