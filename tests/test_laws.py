@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from ase import Atoms
 from ase.build import bulk, molecule
+from eqpot.export import export_torchscript
 from eqpot.files import load_potential
 from hypothesis import given, settings
 
@@ -97,16 +98,21 @@ def test_other_bases_of_one_crystal():
         laws.assert_same_stress(stress, stress_o, bar=1e-10)
 
 
-def test_laws_on_a_given_potential(request):
+def test_laws_on_a_given_potential(request, tmp_path):
     """``pytest tests/test_laws.py --potential FILE``: the whole contract on a trained file."""
     path = request.config.getoption("--potential")
     if path is None:
         pytest.skip("no --potential given")
     potential = load_potential(path, dtype="float64")
     known = set(potential.atomic_numbers)
+    crystal = rattled(molecule("CH3OH"), 7)
+    crystal.set_cell([[5.0, 0.3, 0.1], [0.4, 4.8, -0.2], [-0.3, 0.2, 5.3]])
+    crystal.pbc = True
     pool = ordinary_set() | {
         "methanol": rattled(molecule("CH3OH"), 8),
         "acetic acid": rattled(molecule("CH3COOH"), 9),
+        "methanol crystal": crystal,
+        "diamond": rattled(bulk("C"), 11),
         "silicon": rattled(bulk("Si", cubic=True), 10),
     }
     usable = {name: atoms for name, atoms in pool.items() if known.issuperset(atoms.numbers)}
@@ -117,6 +123,8 @@ def test_laws_on_a_given_potential(request):
         laws.check_additivity(potential, atoms, bodies[0])
         for number in known:
             laws.check_cutoff(potential, atoms, number)
+    exported = export_torchscript(path, tmp_path / "exported.pt", "float64")
+    assert exported["largest_difference"] <= 1e-12
 
 
 def closest(atoms):
