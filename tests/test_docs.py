@@ -6,6 +6,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+
 from eqpot.training.recipe import DataSection, ModelSection, TrainingSection
 
 ROOT = Path(__file__).parents[1]

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 from ase import Atoms
 from ase.build import bulk, molecule
-from eqpot.export import export_torchscript
-from eqpot.files import load_potential
 from hypothesis import given, settings
 
 import laws
+from eqpot.export import export_torchscript
+from eqpot.files import load_potential
 from potentials import ELEMENTS, random_potential
 from strategies import ordinary_set, rattled, seeds, structures, with_other_rows
 

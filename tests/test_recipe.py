@@ -1,6 +1,9 @@
 """A recipe says what it means or is refused, with file, line, key, and what was expected."""
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from eqpot.training.recipe import (
     Recipe,
     RecipeError,
@@ -9,8 +12,6 @@ from eqpot.training.recipe import (
     read_recipe,
     recipe_text,
 )
-from hypothesis import given
-from hypothesis import strategies as st
 
 LEAST = "output: runs/x\ndata:\n  train: a.xyz\n"
 

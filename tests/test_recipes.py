@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+
 from eqpot.training.recipe import read_recipe, recipe_text
 
 ROOM = Path(__file__).parents[1] / "training"

@@ -236,9 +236,9 @@ def read_recipe(path: str | Path) -> Recipe:
         line = f", line {mark.line + 1}" if mark is not None else ""
         raise RecipeError(f"{path}{line}: not valid YAML: {error.problem}") from error
     except ReaderError as error:
-        line = text[: error.position].count("\n") + 1
+        number = text[: error.position].count("\n") + 1
         raise RecipeError(
-            f"{path}, line {line}: not valid YAML: holds the character {chr(error.character)!r}"
+            f"{path}, line {number}: not valid YAML: holds the character {chr(error.character)!r}"
         ) from error
     except RecipeError:
         raise
