@@ -30,7 +30,7 @@ def test_documentation_builds_without_warnings(tmp_path):
             assert f'<span class="pre">{key}</span>' in page
     model = (tmp_path / "html" / "model.html").read_text(encoding="utf-8")
     assert "<math" in model
-    assert "mathjax" not in model.lower()
+    assert 'src="http' not in model  # the pages need no network
 
 
 def test_pages_name_every_module():
