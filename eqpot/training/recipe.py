@@ -1,5 +1,6 @@
 """The recipe: every choice of a training run, typed, with defaults; read from YAML 1.2."""
 
+import datetime
 import difflib
 import io
 import json
@@ -11,6 +12,15 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from ruamel.yaml.error import MarkedYAMLError
+from ruamel.yaml.events import (
+    CollectionEndEvent,
+    CollectionStartEvent,
+    DocumentStartEvent,
+    NodeEvent,
+)
+from ruamel.yaml.reader import ReaderError
+
+from eqpot.models import settings_of
 
 _LARGEST_FILE: Final = 2**20
 _DEEPEST: Final = 32
@@ -66,7 +76,7 @@ class DataSection(_Section):
     """Name of the stress."""
     virial_key: str | None = None
     """Name of a virial, from which the stress is made."""
-    units: dict[Literal["energy", "length", "stress", "forces"], str] | None = None
+    units: dict[Literal["energy", "length", "stress", "virial", "forces"], str] | None = None
     """Units of the files where they are not eV and Å."""
     reference_energies: dict[str, float] | None = None
     """E0 of elements by symbol, eV; others come from isolated atoms or least squares."""
@@ -93,7 +103,7 @@ class ModelSection(_Section):
     """Size: 32, 64 or 128 channels."""
     r_max: Annotated[float, Field(gt=0, le=30)] = 5.0
     """Radius within which an atom sees its neighbours, Å."""
-    n_features: Annotated[int, Field(ge=1)] | None = None
+    n_features: Annotated[int, Field(ge=1, le=4096)] | None = None
     """Channels."""
     l_max: Annotated[int, Field(ge=0, le=8)] | None = None
     """Highest degree of the densities."""
@@ -101,12 +111,17 @@ class ModelSection(_Section):
     """Highest degree of the features between layers."""
     n_layers: Annotated[int, Field(ge=1, le=8)] | None = None
     """Message-passing layers."""
-    n_radial: Annotated[int, Field(ge=1)] | None = None
+    n_radial: Annotated[int, Field(ge=1, le=256)] | None = None
     """Radial functions."""
     correlation: Annotated[int, Field(ge=1, le=6)] | None = None
     """Densities in the highest product; the body order less one."""
     repulsion: bool = False
     """Add nuclear (ZBL) repulsion at close contact."""
+
+    @model_validator(mode="after")
+    def _possible(self) -> "ModelSection":
+        settings_of(self.kind, self.preset, self.changes())
+        return self
 
     def changes(self) -> dict[str, int]:
         """Return the hyper-parameters that differ from the preset."""
@@ -121,7 +136,7 @@ class TrainingSection(_Section):
     """Time for the training loop, such as "10 min"; turned into a number of steps at the start."""
     epochs: Annotated[int, Field(ge=1)] | None = None
     """Passes over the training frames."""
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     """Seed of weights, split and order of frames."""
     batch_size: Annotated[int, Field(ge=1)] | None = None
     """Frames in a step, over all devices; without it, as many as hold about 80 atoms."""
@@ -167,7 +182,7 @@ class TrainingSection(_Section):
 class Recipe(_Section):
     """A training run."""
 
-    output: str
+    output: Annotated[str, Field(min_length=1)]
     """Folder for everything that the run leaves; must not hold an earlier run."""
     data: DataSection
     model: ModelSection = ModelSection()
@@ -213,87 +228,136 @@ def read_recipe(path: str | Path) -> Recipe:
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
         raise RecipeError(f"{path}: must be UTF-8 text: {error}") from error
-    for number, line in enumerate(text.splitlines(), start=1):
-        if re.search(r"(?:^|[\s\[{,:-])[&*][\w-]+\s*(?:$|[\s\]},])", line.split("#")[0]):
-            raise RecipeError(
-                f"{path}, line {number}: anchors and aliases have no place in a recipe"
-            )
     try:
+        _check_syntax(path, text)
         document = YAML(typ="rt").load(io.StringIO(text))
-    except RecursionError as error:
-        raise RecipeError(f"{path}: nested deeper than {_DEEPEST} levels") from error
     except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = f", line {mark.line + 1}" if mark is not None else ""
         raise RecipeError(f"{path}{line}: not valid YAML: {error.problem}") from error
+    except ReaderError as error:
+        number = text[: error.position].count("\n") + 1
+        raise RecipeError(
+            f"{path}, line {number}: not valid YAML: holds the character {chr(error.character)!r}"
+        ) from error
+    except RecipeError:
+        raise
+    except ValueError as error:  # a number of thousands of digits
+        raise RecipeError(f"{path}: not valid YAML: {error}") from error
     if not isinstance(document, CommentedMap):
+        got = "nothing" if document is None else "a list or a single value"
         raise RecipeError(
             f"{path}: a recipe must be a mapping with the keys {list(Recipe.model_fields)}, "
-            f"got {type(document).__name__}"
+            f"got {got}"
         )
     try:
-        return Recipe.model_validate(_plain(document, 0, path))
+        return Recipe.model_validate(_plain(document))
     except ValidationError as error:
         raise RecipeError(_message(path, document, error)) from error
 
 
-def _plain(node: Any, depth: int, path: Path) -> Any:
-    """Return a YAML node as plain Python values: ruamel's own types carry formatting."""
-    if depth > _DEEPEST:
-        raise RecipeError(f"{path}: nested deeper than {_DEEPEST} levels")
+def _check_syntax(path: Path, text: str) -> None:
+    """Check what a recipe may not hold, event by event, before any value is made of it.
+
+    Anchors can stand for exponentially much text, tags can ask for any type, and a directive can
+    ask for the rules of YAML 1.1.
+    """
+    depth = 0
+    for event in YAML(typ="rt").parse(io.StringIO(text)):
+        where = f"{path}, line {event.start_mark.line + 1}"
+        if isinstance(event, DocumentStartEvent):
+            if event.version is not None and tuple(event.version) != (1, 2):
+                raise RecipeError(f"{where}: a recipe must be YAML 1.2")
+        elif isinstance(event, NodeEvent):
+            if event.anchor is not None:
+                raise RecipeError(f"{where}: anchors and aliases have no place in a recipe")
+            if getattr(event, "ctag", None) is not None:
+                raise RecipeError(f"{where}: tags (`!name`) have no place in a recipe")
+        depth += isinstance(event, CollectionStartEvent) - isinstance(event, CollectionEndEvent)
+        if depth > _DEEPEST:
+            raise RecipeError(f"{where}: nested deeper than {_DEEPEST} levels")
+
+
+def _plain(node: Any) -> Any:
+    """Return a YAML node as plain Python values; those of ruamel carry formatting."""
     if isinstance(node, CommentedMap):
-        return {str(key): _plain(value, depth + 1, path) for key, value in node.items()}
+        return {str(key): _plain(value) for key, value in node.items()}
     if isinstance(node, CommentedSeq):
-        return [_plain(value, depth + 1, path) for value in node]
+        return [_plain(value) for value in node]
     for kind in (bool, int, float, str):
         if isinstance(node, kind):
             return kind(node)
+    if type(node) is datetime.date:
+        return node.isoformat()  # text in YAML 1.2: a folder may be called 2024-05-31
     return node
 
 
 def _message(path: Path, document: CommentedMap, error: ValidationError) -> str:
-    lines: dict[str, None] = {}
+    messages: dict[tuple[int, str], list[str]] = {}
     for problem in error.errors():
-        location = [part for part in problem["loc"] if _exists(part, problem)]
-        line = _line(document, location)
-        name = ".".join(str(part) for part in location) or "recipe"
+        location, line = _place(document, problem)
+        name = ".".join(location) or "recipe"
         if problem["type"] == "extra_forbidden":
             known = _known_keys(location[:-1])
-            near = difflib.get_close_matches(str(location[-1]), known, n=1)
-            hint = f"; did you mean `{near[0]}`?" if near else ""
+            near = difflib.get_close_matches(location[-1], known, n=1)
+            hint = f"; did you mean `{near[0]}`?" if near else "."
             what = f"unknown key{hint} Known keys: {', '.join(known)}"
         elif problem["type"] == "missing":
             what = "this key is needed"
+        elif problem["type"] == "model_type":
+            what = (
+                f"must be a section with the keys {', '.join(_known_keys(location))}, "
+                f"got {problem['input']!r}"
+            )
         else:
-            got = problem["input"]
-            shown = "" if isinstance(got, dict | BaseModel) else f", got {got!r}"
-            text = problem["msg"].removeprefix("Value error, ")
-            what = text if repr(got) in text else f"{text[0].lower()}{text[1:]}{shown}"
-        lines[f"{path}, line {line}: `{name}`: {what}"] = None
-    return "\n".join(lines)
+            got, text = problem["input"], problem["msg"]
+            own = problem["type"] == "value_error"  # of this package: says itself what came
+            shown = "" if own or isinstance(got, dict | BaseModel) else f", got {got!r}"
+            text = text.removeprefix("Value error, ")
+            what = f"{text[0].lower()}{text[1:]}{shown}"
+        messages.setdefault((line, name), []).append(what)
+    return "\n".join(
+        f"{path}, line {line}: `{name}`: {_alternatives(texts)}"
+        for (line, name), texts in messages.items()
+    )
 
 
-def _exists(part: int | str, problem: Any) -> bool:
-    """Return whether a part of pydantic's location is a key, not the name of a union's member."""
-    return isinstance(part, int) or part not in ("float", "str", "int", "constrained-int")
+def _alternatives(texts: list[str]) -> str:
+    """Return one message from those of the members of a union, which differ in the type wanted."""
+    start = "input should be "
+    first, got, value = texts[-1].partition(", got ")
+    if len(texts) == 1 or not all(text.startswith(start) for text in texts):
+        return "; ".join(dict.fromkeys(texts))
+    wanted = [text.partition(", got ")[0].removeprefix(start) for text in texts[:-1]]
+    return f"{start}{' or '.join([*wanted, first.removeprefix(start)])}{got}{value}"
 
 
-def _line(document: Any, location: list[int | str]) -> int:
-    """Return the line of a key, or that of the closest section above it, counted from 1."""
+def _place(document: CommentedMap, problem: Any) -> tuple[list[str], int]:
+    """Return the keys that lead to a problem, and the line of the last one that is in the file.
+
+    What pydantic names besides keys of the file (members of a union) is left out.
+    """
+    location: list[str] = []
     line = 1
-    node = document
-    for part in location:
-        if isinstance(node, CommentedMap) and part in node:
-            line = node.lc.key(part)[0] + 1
+    node: Any = document
+    for part in problem["loc"]:
+        if isinstance(node, CommentedMap):
+            found = [key for key in node if str(key) == part]
+            if found:
+                line = node.lc.key(found[0])[0] + 1
+                node = node[found[0]]
+            elif problem["type"] != "missing":
+                continue
         elif isinstance(node, CommentedSeq) and isinstance(part, int) and part < len(node):
             line = node.lc.item(part)[0] + 1
+            node = node[part]
         else:
-            break
-        node = node[part]
-    return line
+            continue
+        location.append(str(part))
+    return location, line
 
 
-def _known_keys(location: list[int | str]) -> list[str]:
+def _known_keys(location: list[str]) -> list[str]:
     section: Any = Recipe
     for part in location:
         section = section.model_fields[part].annotation
