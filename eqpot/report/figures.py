@@ -1,6 +1,5 @@
 """Pictures of results, as matplotlib figures that no global state knows of."""
 
-import numpy as np
 from matplotlib.figure import Figure
 
 from eqpot import units
@@ -44,10 +43,11 @@ def parity_figure(evaluation: Evaluation) -> Figure:
         axes.set_aspect("equal")
         axes.set_xlabel(f"reference {label}")
         axes.set_ylabel("predicted")
+        axes.locator_params(nbins=5)
         axes.tick_params(axis="x", rotation=30)
         figures = errors[name]
         axes.set_title(
             f"RMSE {figures['rmse']:.3g}, MAE {figures['mae']:.3g} {figures['unit']}", fontsize=9
         )
-        axes.ticklabel_format(useOffset=bool(np.ptp(reference) < 1e-3 * abs(high)))
+        axes.ticklabel_format(useOffset=False)
     return figure

@@ -8,6 +8,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from eqpot import keys
 from eqpot.report.figures import parity_figure
 from eqpot.training.progress import format_duration
 from eqpot.training.run import RunResult
@@ -29,6 +30,8 @@ figure svg { width: 100%; height: auto; display: block; }
 pre { overflow-x: auto; border: 1px solid var(--line); border-radius: .4rem; padding: .8rem; }
 .soft { color: var(--soft); }
 """
+
+_LABELS = (keys.ENERGY, keys.FORCES, keys.STRESS)
 
 
 def write_report(result: RunResult, path: Path) -> None:
@@ -122,10 +125,14 @@ def _summary(result: RunResult) -> str:
 
 
 def _error_table(result: RunResult) -> str:
-    return _table(
-        ["set", "errors"],
-        [[html.escape(Path(name).name), str(e)] for name, e in result.evaluations.items()],
-    )
+    rows = []
+    for name, errors in result.metrics["errors"].items():
+        for label in _LABELS:
+            if label in errors:
+                entry = errors[label]
+                numbers = [f"{entry[key]:.4g}" for key in ("rmse", "mae", "max")]
+                rows.append([html.escape(Path(name).name), label, *numbers, entry["unit"]])
+    return _table(["set", "label", "RMSE", "MAE", "largest", "unit"], rows)
 
 
 def _recipe_lines(recipe: dict[str, Any]) -> str:
