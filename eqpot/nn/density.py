@@ -176,7 +176,7 @@ class FieldAverage(nn.Module):
 
 def _match_scale(weight: Tensor, degree_of: Tensor, output: Tensor) -> Tensor:
     squares = output.square().mean(dim=(1, 2))
-    totals = torch.zeros(len(weight), dtype=squares.dtype).index_add(0, degree_of, squares)
+    totals = squares.new_zeros(len(weight)).index_add(0, degree_of, squares)
     factors = (totals / torch.bincount(degree_of)).clamp(min=1e-12).rsqrt()
     weight.mul_(factors[:, None, None])
     return output * factors[degree_of][:, None, None]

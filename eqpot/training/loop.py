@@ -213,7 +213,7 @@ def train(
                 f"validation RMSE: energy {1e3 * entry.energy_rmse:8.2f} meV/atom, "
                 f"forces {1e3 * entry.forces_rmse:7.2f} meV/Å  lr {rate:.1e}"
             )
-        log.step(done, n_steps, float(losses[-1]) if losses else 0.0)
+        log.step(done, n_steps, loss.item())
     log.stop_steps()
     result.seconds = time.monotonic() - started
     return result

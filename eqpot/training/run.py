@@ -104,7 +104,11 @@ def run(recipe: Recipe, log: RunLog) -> RunResult | None:
     log.line(str(references))
     _check_elements(references, data)
 
-    train_set = GraphDataset(data.train, recipe.model.r_max)
+    # isolated atoms have given their E0s: the model is exact for them whatever its weights are
+    learned = [frame for frame in data.train if not frame.is_isolated_atom]
+    if not learned:
+        raise ValueError("`data.train` holds isolated atoms only: there is nothing to learn from")
+    train_set = GraphDataset(learned, recipe.model.r_max)
     validation_set = GraphDataset(data.validation, recipe.model.r_max)
     statistics = training_statistics(train_set[index] for index in range(len(train_set)))
     potential = fresh_potential(recipe, references, statistics, train_set)
@@ -118,17 +122,14 @@ def run(recipe: Recipe, log: RunLog) -> RunResult | None:
         output.mkdir(parents=True, exist_ok=True)
         (output / "recipe.yaml").write_text(recipe_text(recipe), encoding="utf-8")
         log.open(output / "train.log")
-    options = loop_options(recipe, statistics, len(data.train))
+    options = loop_options(recipe, statistics, len(learned))
     result = train(potential.to(fabric.device), train_set, validation_set, options, fabric, log)
     if not fabric.is_global_zero:
         return None
     log.line(f"trained {result.n_steps} steps in {format_duration(result.seconds)}")
 
-    sets = {"train": data.train, "validation": data.validation, **data.tests}
-    evaluations = {
-        name: evaluate(result.potential, [f for f in frames if not f.is_isolated_atom])
-        for name, frames in sets.items()
-    }
+    sets = {"train": learned, "validation": data.validation, **data.tests}
+    evaluations = {name: evaluate(result.potential, frames) for name, frames in sets.items()}
     for name, evaluation in evaluations.items():
         log.line(f"{name}: {evaluation}")
     errors = {name: evaluation.as_dict() for name, evaluation in evaluations.items()}
@@ -210,7 +211,12 @@ def read_data(recipe: Recipe, log: RunLog) -> RunData:
         f"{len(train_frames) - n_isolated} frames to train, {len(validation)} to validate, "
         f"{n_isolated} isolated atoms"
     )
-    tests = {name: read(name) for name in section.test}
+    tests = {
+        name: [frame for frame in read(name) if not frame.is_isolated_atom] for name in section.test
+    }
+    for name, test_frames in tests.items():
+        if not test_frames:
+            raise ValueError(f"{name}: holds no frame but isolated atoms")
     return RunData(train_frames, validation, tests, sha256)
 
 
@@ -251,8 +257,7 @@ def fresh_potential(
     )
     potential = potential.to(torch.float32 if recipe.training.dtype == "float32" else torch.float64)
     rng = np.random.default_rng(recipe.training.seed)
-    usable = [i for i, frame in enumerate(train_set.frames) if not frame.is_isolated_atom]
-    chosen = rng.permutation(usable)[:_FRAMES_FOR_SCALE]
+    chosen = rng.permutation(len(train_set))[:_FRAMES_FOR_SCALE]
     scale_to_data(potential, collate([train_set[int(index)] for index in chosen]))
     return potential
 
