@@ -21,15 +21,16 @@ from ase.constraints import FixAtoms
 from typer.testing import CliRunner
 
 from eqpot.calculators import ASECalculator
-from eqpot.calculators import md as md_module
-from eqpot.calculators.integrators import MartynaTobiasKlein, System, VelocityVerlet
-from eqpot.calculators.md import (
+from eqpot.calculators.dynamics import (
     ExplodedRunError,
     InterruptedRunError,
     MDSettings,
     parse_duration,
     run_md,
 )
+from eqpot.calculators.dynamics.integrators import MartynaTobiasKlein, VelocityVerlet
+from eqpot.calculators.dynamics.summary import energy_drift
+from eqpot.calculators.dynamics.system import System
 from eqpot.cli.main import app
 from eqpot.cli.md import read_structure
 from eqpot.files import save_potential
@@ -346,7 +347,7 @@ def test_the_summary_says_what_happened(tmp_path: Path) -> None:
 def test_drift_is_found_in_noise() -> None:
     times = np.arange(4000) * 10.0
     noise = np.random.default_rng(0).normal(0, 1e-3, len(times))
-    drift, error, fluctuation = md_module._drift(times, 3e-8 * times + noise)
+    drift, error, fluctuation = energy_drift(times, 3e-8 * times + noise)
     # 3e-8 eV/fs are 30 meV/ns
     assert drift == pytest.approx(30, abs=4 * error)
     # that of a line through independent points: σ √12 / (√n · length)

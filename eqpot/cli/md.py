@@ -9,7 +9,7 @@ import ase.io
 import typer
 
 from eqpot.calculators import ASECalculator
-from eqpot.calculators.md import (
+from eqpot.calculators.dynamics import (
     InterruptedRunError,
     MDSettings,
     MDSummary,

@@ -1,15 +1,10 @@
-"""What a run tells: a log file, and on a terminal a bar with the rate and the remaining time."""
+"""What a training run tells: on the screen, and in a log file."""
 
-import sys
-import time
 from pathlib import Path
 from types import TracebackType
 from typing import TextIO
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-_SECONDS_BETWEEN_LINES = 10.0
+from eqpot.progress import StepProgress
 
 
 def format_duration(seconds: float) -> str:
@@ -36,12 +31,18 @@ class RunLog:
     """
 
     def __init__(self, silent: bool = False) -> None:
-        self.silent = silent
-        self._console = Console(highlight=False, soft_wrap=True)
+        self._progress = StepProgress("training", silent)
         self._file: TextIO | None = None
         self._early: list[str] = []
-        self._progress: Progress | None = None
-        self._started = self._last_line = time.monotonic()
+
+    @property
+    def silent(self) -> bool:
+        """Whether nothing is printed and written."""
+        return self._progress.silent
+
+    @silent.setter
+    def silent(self, silent: bool) -> None:
+        self._progress.silent = silent
 
     def open(self, path: Path) -> None:
         """Write the lines from here on, and those so far, to a file."""
@@ -56,10 +57,7 @@ class RunLog:
         """Print and write a line."""
         if self.silent:
             return
-        if self._progress is not None:
-            self._progress.console.print(text, markup=False)
-        else:
-            self._console.print(text, markup=False)
+        self._progress.line(text)
         if self._file is None:
             self._early.append(text)
         else:
@@ -68,36 +66,20 @@ class RunLog:
 
     def start_steps(self, n_steps: int) -> None:
         """Begin the progress of ``n_steps`` steps."""
-        self._started = self._last_line = time.monotonic()
-        if self.silent or not sys.stdout.isatty():
-            return
-        self._progress = Progress(
-            TextColumn("training"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[rate]}"),
-            TimeRemainingColumn(),
-            console=self._console,
-        )
-        self._task = self._progress.add_task("training", total=n_steps, rate="")
-        self._progress.start()
+        self._progress.start(n_steps)
 
     def step(self, done: int, n_steps: int, loss: float) -> None:
         """Tell that ``done`` steps are done: moves the bar, or prints a line now and then."""
-        now = time.monotonic()
-        rate = done / max(1e-9, now - self._started)
-        if self._progress is not None:
-            self._progress.update(self._task, completed=done, rate=f"{rate:.1f} steps/s")
-        elif not self.silent and now - self._last_line > _SECONDS_BETWEEN_LINES:
-            self._last_line = now
-            left = format_duration((n_steps - done) / rate)
-            self.line(f"step {done}/{n_steps}  loss {loss:.4g}  {rate:.1f} steps/s  {left} left")
+        pace = self._progress.step(done)
+        if pace is not None:
+            left = format_duration(pace.remaining)
+            self.line(
+                f"step {done}/{n_steps}  loss {loss:.4g}  {pace.rate:.1f} steps/s  {left} left"
+            )
 
     def stop_steps(self) -> None:
         """End the progress."""
-        if self._progress is not None:
-            self._progress.stop()
-            self._progress = None
+        self._progress.stop()
 
     def __enter__(self) -> "RunLog":
         return self

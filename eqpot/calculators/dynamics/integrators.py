@@ -8,89 +8,13 @@ atoms, the mean temperature would be 3 % too high.
 Units inside: Å, eV, u, and for time Å √(u/eV), as in ASE; ``ase.units.fs`` leads from fs to it.
 """
 
-from typing import Any, Final, Protocol
+from typing import Any, Protocol
 
-import ase
 import numpy as np
-from numpy.typing import NDArray
 
+from eqpot.calculators.dynamics.nose_hoover import NoseHooverChain
+from eqpot.calculators.dynamics.system import System
 from eqpot.units import BOLTZMANN
-
-Array = NDArray[np.float64]
-
-_CUBE_ROOT: Final = 2.0 ** (1 / 3)
-_YOSHIDA: Final = (1 / (2 - _CUBE_ROOT), -_CUBE_ROOT / (2 - _CUBE_ROOT), 1 / (2 - _CUBE_ROOT))
-"""Weights of three second-order steps that make one of fourth order (Yoshida 1990, eq. 2.11)."""
-
-
-class System:
-    """Atoms in motion: positions, momenta, cell, and what the calculator says of them.
-
-    Parameters
-    ----------
-    atoms
-        Structure with a calculator; only its positions and cell are changed.
-    n_dof
-        Degrees of freedom that hold kinetic energy.
-    free
-        Bool, shape (n_atoms,): the atoms that move.
-    """
-
-    def __init__(self, atoms: ase.Atoms, n_dof: int, free: NDArray[np.bool_]) -> None:
-        self.atoms = atoms
-        self.n_dof = n_dof
-        self.free = free[:, None]
-        self.masses: Array = atoms.get_masses()[:, None]
-        self.positions: Array = atoms.get_positions()
-        self.momenta: Array = atoms.get_momenta() * self.free
-        self.cell: Array = np.array(atoms.cell)
-        self.energy = 0.0
-        self.forces: Array = np.zeros_like(self.positions)
-        self.stress: Array | None = None
-
-    @property
-    def twice_kinetic(self) -> float:
-        """Σ p²/m in eV."""
-        return float(np.sum(self.momenta**2 / self.masses))
-
-    @property
-    def temperature(self) -> float:
-        """Σ p²/m over the degrees of freedom and Boltzmann's constant, in K."""
-        return self.twice_kinetic / (self.n_dof * BOLTZMANN)
-
-    @property
-    def volume(self) -> float:
-        """Volume of the cell in Å³."""
-        return float(abs(np.linalg.det(self.cell)))
-
-    def evaluate(self, stress: bool) -> None:
-        """Set energy (eV), forces (eV/Å) and, if asked for, the stress (eV/Å³, (3, 3)).
-
-        Raises
-        ------
-        FloatingPointError
-            If a position or the cell is not finite, before a calculator chokes on it.
-        """
-        if not (np.isfinite(self.positions).all() and np.isfinite(self.cell).all()):
-            raise FloatingPointError("a position is not finite")
-        self.atoms.set_positions(self.positions, apply_constraint=False)
-        self.atoms.set_cell(self.cell, scale_atoms=False)
-        # The largest question first: a calculator that answers the others along with it runs once.
-        if stress:
-            voigt = self.atoms.calc.get_property("stress", self.atoms)
-            xx, yy, zz, yz, xz, xy = np.asarray(voigt, dtype=np.float64)
-            self.stress = np.array([[xx, xy, xz], [xy, yy, yz], [xz, yz, zz]])
-        else:
-            self.stress = None
-        forces = self.atoms.calc.get_property("forces", self.atoms)
-        self.forces = np.array(forces, dtype=np.float64) * self.free
-        self.energy = float(self.atoms.calc.get_property("energy", self.atoms))
-
-    def remove_net_momentum(self) -> None:
-        """Project the momenta onto those whose sum is zero."""
-        total = self.momenta.sum(axis=0)
-        # In p/√m this projection is orthogonal, so a normal distribution stays one.
-        self.momenta = self.momenta - self.masses / self.masses.sum() * total
 
 
 class Integrator(Protocol):
@@ -225,83 +149,6 @@ class Langevin:
         """Restore the heat and the state of the generator."""
         self._heat = state["heat"]
         self._generator.bit_generator.state = state["generator"]
-
-
-class NoseHooverChain:
-    """Chain of thermostats on a set of momenta.
-
-    Parameters
-    ----------
-    n_dof
-        Number of momenta.
-    thermal_energy
-        k_B·T in eV.
-    time
-        Time over which the chain answers, Å √(u/eV).
-    length
-        Number of thermostats.
-
-    References
-    ----------
-    Martyna, Klein, Tuckerman, J. Chem. Phys. 97, 2635 (1992);
-    Martyna, Tuckerman, Tobias, Klein, Mol. Phys. 87, 1117 (1996), section 3, the splitting.
-    """
-
-    def __init__(self, n_dof: int, thermal_energy: float, time: float, length: int = 3) -> None:
-        self.n_dof, self.thermal_energy = n_dof, thermal_energy
-        self.masses = np.full(length, thermal_energy * time**2)
-        self.masses[0] *= n_dof
-        self.positions = np.zeros(length)
-        self.momenta = np.zeros(length)
-
-    def scale(self, twice_kinetic: float, duration: float) -> float:
-        """Advance the chain and return the factor by which it scales the momenta.
-
-        Parameters
-        ----------
-        twice_kinetic
-            Σ p²/m of the momenta, eV.
-        duration
-            Å √(u/eV).
-        """
-        factor, last = 1.0, len(self.masses) - 1
-        for weight in _YOSHIDA:
-            part = weight * duration
-            for link in range(last, -1, -1):
-                self._kick(link, twice_kinetic * factor**2, part / 2)
-            factor *= float(np.exp(-part * self.momenta[0] / self.masses[0]))
-            self.positions += part * self.momenta / self.masses
-            for link in range(last + 1):
-                self._kick(link, twice_kinetic * factor**2, part / 2)
-        return factor
-
-    def _kick(self, link: int, twice_kinetic: float, duration: float) -> None:
-        # Each link is driven by the excess kinetic energy of the one before and damped by the next.
-        damping = 1.0
-        if link + 1 < len(self.masses):
-            rate = self.momenta[link + 1] / self.masses[link + 1]
-            damping = float(np.exp(-duration / 2 * rate))
-        if link == 0:
-            excess = twice_kinetic - self.n_dof * self.thermal_energy
-        else:
-            excess = self.momenta[link - 1] ** 2 / self.masses[link - 1] - self.thermal_energy
-        momentum = self.momenta[link] * damping + duration * excess
-        self.momenta[link] = momentum * damping
-
-    def energy(self) -> float:
-        """Return the energy of the chain in eV."""
-        kinetic = np.sum(self.momenta**2 / self.masses) / 2
-        place = self.n_dof * self.positions[0] + self.positions[1:].sum()
-        return float(kinetic + self.thermal_energy * place)
-
-    def get_state(self) -> dict[str, Any]:
-        """Return positions and momenta of the links."""
-        return {"positions": self.positions.tolist(), "momenta": self.momenta.tolist()}
-
-    def set_state(self, state: dict[str, Any]) -> None:
-        """Restore positions and momenta of the links."""
-        self.positions = np.array(state["positions"], dtype=np.float64)
-        self.momenta = np.array(state["momenta"], dtype=np.float64)
 
 
 def _exp_relative(x: float) -> float:
