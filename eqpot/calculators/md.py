@@ -39,6 +39,7 @@ from eqpot.calculators.integrators import (
     System,
     VelocityVerlet,
 )
+from eqpot.files import write_durably
 from eqpot.units import BOLTZMANN, GPA
 
 TRAJECTORY: Final = "trajectory.extxyz"
@@ -348,7 +349,8 @@ class _Run:
         """Begin, or go on from the restart if the folder has one."""
         self.folder.mkdir(parents=True, exist_ok=True)
         # Left by a run that was killed while it wrote a restart; the restart itself is whole.
-        (self.folder / f"{RESTART}.tmp").unlink(missing_ok=True)
+        for part in self.folder.glob(f".{RESTART}.*.part"):
+            part.unlink(missing_ok=True)
         if (self.folder / RESTART).exists():
             self._resume()
             return
@@ -586,7 +588,7 @@ class _Run:
             arrays["stress"] = system.stress
         content = io.BytesIO()
         np.savez(content, allow_pickle=False, record=np.array(json.dumps(record)), **arrays)
-        _write_atomically(self.folder / RESTART, content.getvalue())
+        write_durably(self.folder / RESTART, content.getvalue())
 
     def close(self) -> None:
         """Close trajectory and log."""
@@ -619,7 +621,7 @@ class _Run:
         chosen = asdict(settings)
         source = {name: value for name, value in self.identity.items() if name not in chosen}
         content = {**asdict(summary), "settings": chosen, "source": source}
-        _write_atomically(self.folder / SUMMARY, (json.dumps(content, indent=2) + "\n").encode())
+        write_durably(self.folder / SUMMARY, (json.dumps(content, indent=2) + "\n").encode())
         return summary
 
 
@@ -746,23 +748,6 @@ def _reset(atoms: ase.Atoms) -> None:
     # ASE calculators drop their neighbour list when all is new to them.
     if hasattr(atoms.calc, "reset"):
         atoms.calc.reset()
-
-
-def _write_atomically(path: Path, content: bytes) -> None:
-    """Write a file so that at each moment either the old or the new one is there, whole."""
-    temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
-    if os.name == "posix":
-        # The new name is safe only once the folder is on the disk.
-        descriptor = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
 
 
 def _read_log(path: Path) -> dict[str, NDArray[np.float64]]:
