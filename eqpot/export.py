@@ -58,7 +58,8 @@ class ExplicitPotential(nn.Module):
         Parameters
         ----------
         positions, cell, atomic_numbers, edge_index, edge_shifts, batch
-            As in :mod:`eqpot.keys`; the number of graphs is the length of ``cell``. Positions in
+            As in :mod:`eqpot.keys`, the edges in any order; the number of graphs is the length of
+            ``cell``. Positions in
             float64 give energies and forces in float64, whatever the model runs in.
 
         Returns
@@ -66,6 +67,10 @@ class ExplicitPotential(nn.Module):
         tuple of Tensor
             In the shapes and units of :mod:`eqpot.keys`.
         """
+        if bool((edge_index[0].diff() < 0).any()):
+            order = torch.argsort(edge_index[0], stable=True)
+            edge_index = edge_index[:, order]
+            edge_shifts = edge_shifts[order]
         graph: Dict[str, Tensor] = {
             keys.POSITIONS: positions,
             keys.CELL: cell,
@@ -104,8 +109,8 @@ def export_torchscript(
     Returns
     -------
     dict
-        The metadata written: elements, radius, layers, units, versions, the SHA-256 of the native
-        file, and the largest difference seen.
+        The metadata written: elements, radius, layers, units, versions and the hash that the native
+        file carries in its header; and, not in the file, the largest difference seen.
 
     Raises
     ------

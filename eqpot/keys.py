@@ -21,7 +21,7 @@ key                    shape                meaning
 ``forces``             (n_atoms, 3)         -∂E/∂r, eV/Å
 ``stress``             (n_graphs, 3, 3)     (1/V) ∂E/∂ε, eV/Å³, positive in tension
 ``virial``             (n_graphs, 3, 3)     -V · stress = -∂E/∂ε, eV
-``node_virial``        (n_atoms, 3, 3)      centroid virial of an atom, sums to ``virial``, eV
+``node_virial``        (n_atoms, 3, 3)      part of an atom in ``virial``, eV; see Potential
 ``weight``             (n_graphs,)          weight of a frame in the loss
 =====================  ===================  ====================================================
 """

@@ -45,7 +45,14 @@ class Potential(nn.Module):
     References
     ----------
     Stress from edge derivatives: Thompson, Plimpton and Mattson, J. Chem. Phys. 131, 154107 (2009),
-    eq. 27. Centroid virials: Surblys et al., Phys. Rev. E 99, 051301 (2019).
+    eq. 27.
+
+    Notes
+    -----
+    ``node_virial`` gives the part ``-r_ij,a ∂E/∂r_ij,b`` of each edge to its neighbour j. The parts
+    sum to the virial. With one layer they are the centroid virials of Surblys et al., Phys. Rev. E
+    99, 051301 (2019); with more, where energies of atoms depend on edges further away, they are a
+    partition and not fit for heat currents.
     """
 
     species_of: Tensor
@@ -125,6 +132,8 @@ class Potential(nn.Module):
             Shape (n_edges, 3), Å.
         """
         species = self.species_of[graph[keys.ATOMIC_NUMBERS]]
+        if bool((species < 0).any()):
+            raise ValueError("`atomic_numbers` holds an element that this potential does not know")
         edge_index = graph[keys.EDGE_INDEX]
         inputs = {
             keys.SPECIES: species,
@@ -173,6 +182,8 @@ class Potential(nn.Module):
         cell = graph[keys.CELL].to(positions.dtype)
         centers = edge_index[0]
         neighbors = edge_index[1]
+        if not torch.is_grad_enabled():
+            raise RuntimeError("forces need gradients: call the potential outside torch.no_grad()")
         vectors = self.edge_vectors(graph)
         if not vectors.requires_grad:
             vectors.requires_grad_(True)

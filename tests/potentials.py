@@ -9,7 +9,7 @@ from eqpot.potential import Potential
 from eqpot.training.initialization import scale_to_data
 from strategies import ordinary_set
 
-ELEMENTS = [1, 6, 8, 14, 29]
+ELEMENTS = [1, 6, 7, 8, 14, 16, 29]
 
 
 def frame_of(atoms):
@@ -30,7 +30,7 @@ def random_potential(
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = build_model(settings_of("gaunt", preset, changes), len(ELEMENTS), r_max, 12.0)
-    energies = [-13.6, -1000.0, -2000.0, -7900.0, -45000.0]
+    energies = [-13.6, -1000.0, -1480.0, -2000.0, -7900.0, -10800.0, -45000.0]
     zbl = ZBLRepulsion.of_elements(ELEMENTS) if repulsion else None
     potential = Potential(model, ELEMENTS, energies, 10.0, r_max, zbl).double()
     graphs = [graph_of(atoms, r_max) for atoms in ordinary_set().values()]

@@ -66,7 +66,10 @@ def test_smooth_at_the_cutoff(potential, number):
 @settings(max_examples=25)
 @given(atoms=structures(), seed=seeds)
 def test_symmetry_of_any_structure(atoms, seed):
-    if len(atoms) > 1 and closest(atoms) < 0.5:
+    # no matter is so close or, with 0.18 atoms/Å³ in diamond, so dense; random weights give
+    # hundreds of eV there, and the bar would measure rounding
+    dense = atoms.pbc.all() and len(atoms) / atoms.get_volume() > 0.2
+    if dense or closest(atoms) < 0.5:
         return
     laws.check_symmetry(random_potential(), atoms, np.random.default_rng(seed))
 
@@ -134,3 +137,8 @@ def closest(atoms):
     index, shifts = neighbor_list(atoms.positions, atoms.cell[:], atoms.pbc, 3.0)
     vectors = atoms.positions[index[1]] - atoms.positions[index[0]] + shifts @ atoms.cell[:]
     return np.linalg.norm(vectors, axis=1).min(initial=np.inf)
+
+
+def test_an_element_that_the_potential_does_not_know_is_refused():
+    with pytest.raises(ValueError, match="does not know"):
+        laws.predict(random_potential(), molecule("ClF"))

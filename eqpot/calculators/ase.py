@@ -38,7 +38,8 @@ class ASECalculator(Calculator):
         In which the model of a file runs, ``"float32"`` or ``"float64"``; a potential in memory
         keeps its own. Positions, energies and sums are float64 always.
     device
-        Where the model runs.
+        Where the model runs: the CPU for a file, where it is for a potential in memory, unless
+        given.
     skin
         Å, not negative; 0 makes a new list at each step.
 
@@ -50,7 +51,7 @@ class ASECalculator(Calculator):
     Notes
     -----
     ``stress`` and ``stresses`` follow ASE: eV/Å³, positive in tension, in Voigt order.
-    ``stresses`` are centroid stresses of atoms over the volume of the cell, so they sum to
+    ``stresses`` are the parts of atoms in the stress over the volume of the cell, so they sum to
     ``stress``.
 
     Examples
@@ -72,16 +73,18 @@ class ASECalculator(Calculator):
         self,
         potential: str | Path | Potential,
         dtype: str | torch.dtype = "float32",
-        device: str | torch.device = "cpu",
+        device: str | torch.device | None = None,
         skin: float = 0.5,
     ) -> None:
         if not isinstance(potential, Potential):
-            potential = load_potential(potential, dtype=dtype, device=device)
+            potential = load_potential(potential, dtype=dtype, device=device or "cpu")
+        elif device is not None:
+            potential = potential.to(torch.device(device))
         self._start(
-            ExplicitPotential(potential.to(torch.device(device))),
+            ExplicitPotential(potential),
             list(potential.atomic_numbers),
             potential.r_max,
-            torch.device(device),
+            potential.species_of.device,
             skin,
         )
 

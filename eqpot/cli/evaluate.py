@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from eqpot.data import read_frames
-from eqpot.files import load_potential
+from eqpot.files import load_potential, write_durably
 from eqpot.report.figures import parity_figure
 from eqpot.training.evaluation import evaluate as evaluate_frames
 
@@ -33,6 +33,6 @@ def evaluate(
     evaluation = evaluate_frames(loaded, frames)
     typer.echo(f"{potential}: {evaluation}")
     if json_file is not None:
-        json_file.write_text(json.dumps(evaluation.as_dict(), indent=1) + "\n", encoding="utf-8")
+        write_durably(json_file, (json.dumps(evaluation.as_dict(), indent=1) + "\n").encode())
     if picture is not None:
         parity_figure(evaluation).savefig(picture, dpi=150)

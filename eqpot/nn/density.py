@@ -177,6 +177,9 @@ class FieldAverage(nn.Module):
 def _match_scale(weight: Tensor, degree_of: Tensor, output: Tensor) -> Tensor:
     squares = output.square().mean(dim=(1, 2))
     totals = squares.new_zeros(len(weight)).index_add(0, degree_of, squares)
-    factors = (totals / torch.bincount(degree_of)).clamp(min=1e-12).rsqrt()
+    means = totals / torch.bincount(degree_of)
+    # a degree that symmetry forbids in these structures tells nothing of its size in others
+    seen = means > 1e-6 * means.max().clamp(min=1e-12)
+    factors = torch.where(seen, means.clamp(min=1e-2).rsqrt(), 1.0)
     weight.mul_(factors[:, None, None])
     return output * factors[degree_of][:, None, None]

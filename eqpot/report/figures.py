@@ -30,7 +30,8 @@ def parity_figure(evaluation: Evaluation) -> Figure:
     for axes, (name, comparison) in zip(panels, comparisons.items(), strict=True):
         label, factor = _LABELS[name]
         reference, predicted = factor * comparison.reference, factor * comparison.predicted
-        low, high = float(reference.min()), float(reference.max())
+        low = float(min(reference.min(), predicted.min()))
+        high = float(max(reference.max(), predicted.max()))
         margin = 0.05 * (high - low) or 1.0
         limits = (low - margin, high + margin)
         if len(reference) > _LARGEST_SCATTER:

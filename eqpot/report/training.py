@@ -9,8 +9,10 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from eqpot import keys
+from eqpot.files import write_durably
 from eqpot.report.figures import parity_figure
 from eqpot.training.progress import format_duration
+from eqpot.training.recipe import Recipe, recipe_text
 from eqpot.training.run import RunResult
 
 _STYLE = """
@@ -68,13 +70,10 @@ def write_report(result: RunResult, path: Path) -> None:
         "<h2>Data</h2>",
         _table(
             ["file", "SHA-256"],
-            [
-                [name, f"<code>{digest}</code>"]
-                for name, digest in provenance["data_sha256"].items()
-            ],
+            [[name, digest] for name, digest in provenance["data_sha256"].items()],
         ),
         "<h2>Recipe</h2>",
-        f"<pre>{html.escape(_recipe_lines(recipe))}</pre>",
+        f"<pre>{html.escape(_recipe_text(recipe))}</pre>",
         "<h2>Versions</h2>",
         _table(["package", "version"], [list(item) for item in provenance["versions"].items()]),
     ]
@@ -84,9 +83,7 @@ def write_report(result: RunResult, path: Path) -> None:
         f"<title>eqpot: {html.escape(result.output.name)}</title><style>{_STYLE}</style></head>"
         f"<body>{''.join(parts)}</body></html>\n"
     )
-    temporary = path.with_name(path.name + ".partial")
-    temporary.write_text(page, encoding="utf-8")
-    temporary.replace(path)
+    write_durably(path, page.encode())
 
 
 def learning_curves(history: dict[str, list[float | None]]) -> Figure:
@@ -131,24 +128,19 @@ def _error_table(result: RunResult) -> str:
             if label in errors:
                 entry = errors[label]
                 numbers = [f"{entry[key]:.4g}" for key in ("rmse", "mae", "max")]
-                rows.append([html.escape(Path(name).name), label, *numbers, entry["unit"]])
+                rows.append([Path(name).name, label, *numbers, entry["unit"]])
     return _table(["set", "label", "RMSE", "MAE", "largest", "unit"], rows)
 
 
-def _recipe_lines(recipe: dict[str, Any]) -> str:
-    lines = []
-    for name, value in recipe.items():
-        if isinstance(value, dict):
-            lines.append(f"{name}:")
-            lines += [f"  {key}: {entry}" for key, entry in value.items() if entry is not None]
-        else:
-            lines.append(f"{name}: {value}")
-    return "\n".join(lines)
+def _recipe_text(recipe: dict[str, Any]) -> str:
+    return recipe_text(Recipe.model_validate(recipe), documented=False)
 
 
 def _table(head: list[str], rows: list[list[str]]) -> str:
-    top = "".join(f"<th>{cell}</th>" for cell in head)
-    body = "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in rows)
+    top = "".join(f"<th>{html.escape(cell)}</th>" for cell in head)
+    body = "".join(
+        "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in rows
+    )
     return f"<table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>"
 
 

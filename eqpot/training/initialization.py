@@ -55,4 +55,4 @@ def scale_to_data(potential: Potential, graph: Graph) -> None:
     forces = potential(graph)[keys.FORCES]
     size = float(forces.square().mean().sqrt())
     if size > 0.0:
-        potential.scale_energies(0.1 * potential.scale / size)
+        potential.scale_energies(min(10.0, 0.1 * potential.scale / size))

@@ -183,16 +183,19 @@ def train(
         for group in optimizer.param_groups:
             group["lr"] = rate
         loss = _loss(module, graph_to(graph, fabric.device), options, step, n_steps)
-        if not bool(torch.isfinite(loss)):
-            frames = [train_set.frames[index].source or f"frame {index}" for index in chosen]
-            raise NonFiniteLossError(
-                f"the loss is {loss.item()} at step {step}; frames of the batch: "
-                f"{'; '.join(frames)}. Look at their labels, or lower `training.learning_rate` "
-                f"(now {options.learning_rate})"
-            )
         optimizer.zero_grad(set_to_none=True)
         fabric.backward(loss)
-        fabric.clip_gradients(module, optimizer, max_norm=options.max_gradient_norm)
+        norm = fabric.clip_gradients(
+            module, optimizer, max_norm=options.max_gradient_norm, error_if_nonfinite=False
+        )
+        assert norm is not None
+        if not bool(torch.isfinite(loss) & torch.isfinite(norm)):
+            frames = [train_set.frames[index].source or f"frame {index}" for index in chosen]
+            raise NonFiniteLossError(
+                f"the loss is {loss.item()} and its gradient {norm.item()} at step {step}; frames "
+                f"of the batch: {'; '.join(frames)}. Look at their labels, or lower "
+                f"`training.learning_rate` (now {options.learning_rate})"
+            )
         optimizer.step()
         average.update(potential)
         losses.append(loss.detach())
@@ -249,14 +252,17 @@ def _plan(
     seconds = min(_CALIBRATION_SECONDS, 0.1 * options.max_seconds)
     started = time.monotonic()
     times = []
+    before = started
     for _, graph in batches:
-        before = time.monotonic()
         loss = _loss(probe, graph_to(graph, fabric.device), options, 0, 1)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
+        torch.nn.utils.clip_grad_norm_(probe.parameters(), options.max_gradient_norm)
         optimizer.step()
         loss.item()
-        times.append(time.monotonic() - before)
+        now = time.monotonic()
+        times.append(now - before)
+        before = now
         if len(times) > 3 and time.monotonic() - started > seconds:
             break
     step_seconds = sum(times[2:]) / len(times[2:])
@@ -285,6 +291,7 @@ def validation_errors(
     sums = torch.zeros(2, 3, dtype=torch.float64)
     loader = DataLoader(dataset, batch_size=max(1, 4 * options.batch_size), collate_fn=collate)
     for graph in loader:
+        graph[keys.WEIGHT] = torch.ones_like(graph[keys.WEIGHT])
         terms = loss_terms(
             potential(graph_to(graph, fabric.device)), graph_to(graph, fabric.device), 1.0
         )

@@ -133,9 +133,9 @@ class TrainingSection(_Section):
     """How to learn. Give ``max_time`` or ``epochs``."""
 
     max_time: str | float | None = None
-    """Time for the training loop, such as "10 min"; turned into a number of steps at the start."""
+    """Time for training, such as "10 min" (a number: seconds); 1 h without it and epochs."""
     epochs: Annotated[int, Field(ge=1)] | None = None
-    """Passes over the training frames."""
+    """Passes over the training frames; frames that do not fill a step are left to the next pass."""
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     """Seed of weights, split and order of frames."""
     batch_size: Annotated[int, Field(ge=1)] | None = None
@@ -146,7 +146,7 @@ class TrainingSection(_Section):
     """Weight of energies, relative to forces, in the first part of the run."""
     final_energy_weight: Annotated[float, Field(gt=0)] = 10.0
     """Weight of energies at the end."""
-    energy_ramp: Annotated[float, Field(ge=0, le=1)] = 0.7
+    energy_ramp: Annotated[float, Field(ge=0, le=0.9)] = 0.7
     """Fraction of the run after which the weight of energies rises."""
     forces_weight: Annotated[float, Field(ge=0)] = 1.0
     """Weight of forces."""
@@ -158,8 +158,8 @@ class TrainingSection(_Section):
     """Gradients of the loss are clipped to this norm."""
     dtype: Literal["float32", "float64"] = "float32"
     """Precision of the network; energies and positions are float64 always."""
-    accelerator: Literal["auto", "cpu", "cuda", "mps"] = "auto"
-    """Kind of device."""
+    accelerator: Literal["auto", "cpu", "cuda"] = "auto"
+    """Kind of device; auto takes CUDA where there is one."""
     devices: Annotated[int, Field(ge=1)] = 1
     """Devices on each node."""
     num_nodes: Annotated[int, Field(ge=1)] = 1

@@ -1,5 +1,6 @@
 """One run from a recipe to a verified potential and its numbers."""
 
+import copy
 import hashlib
 import json
 import platform
@@ -13,11 +14,18 @@ import torch
 from lightning_fabric import Fabric
 
 import eqpot
-from eqpot.data import Frame, GraphDataset, collate, read_frames, split_frames
+from eqpot.data import (
+    Frame,
+    GraphDataset,
+    check_distances,
+    collate,
+    read_frames,
+    split_frames,
+)
 from eqpot.export import export_torchscript
-from eqpot.files import save_potential
+from eqpot.files import save_potential, write_durably
 from eqpot.models import build_model, settings_of
-from eqpot.physics.reference_energies import SYMBOLS, ReferenceEnergies, reference_energies
+from eqpot.physics.reference_energies import SYMBOLS, reference_energies
 from eqpot.physics.zbl import ZBLRepulsion
 from eqpot.potential import Potential
 from eqpot.training.evaluation import Evaluation, evaluate
@@ -88,30 +96,34 @@ def run(recipe: Recipe, log: RunLog) -> RunResult | None:
         If the data are not sound (see :func:`eqpot.data.read_frames`).
     """
     training = recipe.training
-    fabric = Fabric(
-        accelerator=training.accelerator, devices=training.devices, num_nodes=training.num_nodes
-    )
-    fabric.launch()
-    log.silent = not fabric.is_global_zero
     output = Path(recipe.output)
-    if fabric.is_global_zero and output.exists() and (output.is_file() or any(output.iterdir())):
+    # before the launch: an error of one process alone would leave the others waiting
+    if output.exists() and (output.is_file() or any(output.iterdir())):
         raise FileExistsError(
             f"{output}: `output` holds something already; name another folder or remove it"
         )
+    fabric = Fabric(
+        accelerator=_accelerator(training.accelerator),
+        devices=training.devices,
+        num_nodes=training.num_nodes,
+    )
+    fabric.launch()
+    log.silent = not fabric.is_global_zero
     started = time.monotonic()
     data = read_data(recipe, log)
     references = reference_energies(data.train, recipe.data.reference_energies)
     log.line(str(references))
-    _check_elements(references, data)
-
     # isolated atoms have given their E0s: the model is exact for them whatever its weights are
     learned = [frame for frame in data.train if not frame.is_isolated_atom]
     if not learned:
         raise ValueError("`data.train` holds isolated atoms only: there is nothing to learn from")
+    elements = sorted({int(z) for frame in learned for z in frame.atomic_numbers})
+    _check_elements(elements, data)
     train_set = GraphDataset(learned, recipe.model.r_max)
     validation_set = GraphDataset(data.validation, recipe.model.r_max)
     statistics = training_statistics(train_set[index] for index in range(len(train_set)))
-    potential = fresh_potential(recipe, references, statistics, train_set)
+    reference = {z: references.energies[z] for z in elements}
+    potential = fresh_potential(recipe, reference, statistics, train_set)
     n_weights = sum(parameter.numel() for parameter in potential.parameters())
     log.line(
         f"{recipe.model.kind} {recipe.model.preset}: {n_weights} weights, r_max "
@@ -120,7 +132,7 @@ def run(recipe: Recipe, log: RunLog) -> RunResult | None:
     )
     if fabric.is_global_zero:
         output.mkdir(parents=True, exist_ok=True)
-        (output / "recipe.yaml").write_text(recipe_text(recipe), encoding="utf-8")
+        write_durably(output / "recipe.yaml", recipe_text(recipe).encode())
         log.open(output / "train.log")
     options = loop_options(recipe, statistics, len(learned))
     result = train(potential.to(fabric.device), train_set, validation_set, options, fabric, log)
@@ -128,11 +140,6 @@ def run(recipe: Recipe, log: RunLog) -> RunResult | None:
         return None
     log.line(f"trained {result.n_steps} steps in {format_duration(result.seconds)}")
 
-    sets = {"train": learned, "validation": data.validation, **data.tests}
-    evaluations = {name: evaluate(result.potential, frames) for name, frames in sets.items()}
-    for name, evaluation in evaluations.items():
-        log.line(f"{name}: {evaluation}")
-    errors = {name: evaluation.as_dict() for name, evaluation in evaluations.items()}
     provenance = {
         "recipe": recipe.model_dump(mode="json"),
         "data_sha256": data.sha256,
@@ -141,15 +148,24 @@ def run(recipe: Recipe, log: RunLog) -> RunResult | None:
         "n_epochs": result.n_epochs,
         "training_seconds": result.seconds,
     }
-    result.potential.to("cpu")
     native = output / "potential.eqpot"
-    save_potential(
-        native,
-        result.potential,
-        raw_weights=result.raw_potential.to("cpu"),
-        provenance=provenance,
-        errors=errors,
-    )
+
+    def save(errors: dict[str, Any]) -> None:
+        save_potential(
+            native,
+            copy.deepcopy(result.potential).to("cpu"),
+            raw_weights=copy.deepcopy(result.raw_potential).to("cpu"),
+            provenance=provenance,
+            errors=errors,
+        )
+
+    save({})  # whatever the evaluation meets, the weights are there
+    sets = {"train": learned, "validation": data.validation, **data.tests}
+    evaluations = {name: evaluate(result.potential, frames) for name, frames in sets.items()}
+    for name, evaluation in evaluations.items():
+        log.line(f"{name}: {evaluation}")
+    errors = {name: evaluation.as_dict() for name, evaluation in evaluations.items()}
+    save(errors)
     export_torchscript(native, output / "potential.pt", training.dtype)
     metrics = {
         "errors": errors,
@@ -160,12 +176,12 @@ def run(recipe: Recipe, log: RunLog) -> RunResult | None:
             "force_rms": statistics.force_rms,
             "batch_size": options.batch_size,
         },
-        "reference_energies": {SYMBOLS[z]: e for z, e in references.energies.items()},
+        "reference_energies": {SYMBOLS[z]: e for z, e in reference.items()},
         "provenance": provenance,
         "total_seconds": time.monotonic() - started,
     }
     text = json.dumps(metrics, indent=1, allow_nan=False)
-    (output / "metrics.json").write_text(text + "\n", encoding="utf-8")
+    write_durably(output / "metrics.json", (text + "\n").encode())
     log.line(f"written: {native}, {output / 'potential.pt'}, {output / 'metrics.json'}")
     return RunResult(output, metrics, result, evaluations)
 
@@ -192,6 +208,8 @@ def read_data(recipe: Recipe, log: RunLog) -> RunData:
             units=units,
         )
         log.line(str(reading))
+        for frame in reading.frames:
+            _check_distances(frame)
         with Path(name).open("rb") as file:
             sha256[name] = hashlib.file_digest(file, "sha256").hexdigest()
         return reading.frames
@@ -220,10 +238,25 @@ def read_data(recipe: Recipe, log: RunLog) -> RunData:
     return RunData(train_frames, validation, tests, sha256)
 
 
-def _check_elements(references: ReferenceEnergies, data: RunData) -> None:
+def _check_distances(frame: Frame) -> None:
+    try:
+        check_distances(frame.positions, frame.cell, frame.pbc)
+    except ValueError as error:
+        raise ValueError(f"{frame.source}: {error}") from error
+
+
+def _accelerator(wanted: str) -> str:
+    if wanted == "cuda" and not torch.cuda.is_available():
+        raise ValueError('`training.accelerator` is "cuda", and torch sees no CUDA device')
+    if wanted == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    return wanted
+
+
+def _check_elements(elements: list[int], data: RunData) -> None:
     for frames in (data.validation, *data.tests.values()):
         for frame in frames:
-            unknown = set(frame.atomic_numbers.tolist()) - references.energies.keys()
+            unknown = set(frame.atomic_numbers.tolist()) - set(elements)
             if unknown:
                 symbols = ", ".join(SYMBOLS[z] for z in sorted(unknown))
                 raise ValueError(
@@ -234,12 +267,12 @@ def _check_elements(references: ReferenceEnergies, data: RunData) -> None:
 
 def fresh_potential(
     recipe: Recipe,
-    references: ReferenceEnergies,
+    references: dict[int, float],
     statistics: Statistics,
     train_set: GraphDataset,
 ) -> Potential:
     """Return an untrained potential at the scale of the data, the same for the same seed."""
-    numbers = list(references.energies)
+    numbers = list(references)
     settings = settings_of(recipe.model.kind, recipe.model.preset, recipe.model.changes())
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.training.seed)
@@ -250,7 +283,7 @@ def fresh_potential(
     potential = Potential(
         model,
         numbers,
-        [references.energies[z] for z in numbers],
+        [references[z] for z in numbers],
         statistics.force_rms,
         recipe.model.r_max,
         repulsion,

@@ -29,12 +29,12 @@ class Statistics:
 def training_statistics(graphs: Iterable[Graph]) -> Statistics:
     """Return the statistics of graphs that carry forces or energies.
 
-    Frames of one atom are left out: isolated atoms tell nothing of the others.
+    Frames without an edge are left out: isolated atoms tell nothing of the others.
 
     Raises
     ------
     ValueError
-        If no graph has more than one atom or an edge, or no force is other than zero.
+        If no graph has an edge, none carries forces, or all forces are zero.
     """
     n_graphs = n_atoms = n_edges = n_components = 0
     squares = 0.0

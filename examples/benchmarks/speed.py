@@ -23,10 +23,10 @@ HERE = Path(__file__).resolve().parent
 class Worker:
     """A program in its own process."""
 
-    def __init__(self, python: str, program: str, n_threads: int) -> None:
+    def __init__(self, python: str, program: str, n_threads: int, preset: str) -> None:
         threads = {name: str(n_threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
         self.process = subprocess.Popen(
-            [python, "-W", "ignore", str(HERE / "worker.py"), program, str(n_threads)],
+            [python, "-W", "ignore", str(HERE / "worker.py"), program, str(n_threads), preset],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env=os.environ | threads,
@@ -72,21 +72,26 @@ def main() -> None:
     parser.add_argument("--peers", required=True, help="Python in whose environment MACE is")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--preset", default="medium", help="preset of eqpot")
     parser.add_argument("--json", type=Path, help="write all times to this file")
     chosen = parser.parse_args()
     workers = {
-        "eqpot": Worker(sys.executable, "eqpot", chosen.threads),
-        "mace": Worker(chosen.peers, "mace", chosen.threads),
+        "eqpot": Worker(sys.executable, "eqpot", chosen.threads, chosen.preset),
+        "mace": Worker(chosen.peers, "mace", chosen.threads, ""),
     }
     calls = {"molecule": (20, 20), "water": (10, 1), "silicon": (10, 2)}  # eqpot, mace
     result: dict[str, Any] = {
         "cpu": cpu_name(),
         "threads": chosen.threads,
+        "preset": chosen.preset,
         "commit": commit(),
         "versions": {name: worker.versions for name, worker in workers.items()},
         "systems": {},
     }
-    print(f"{result['cpu']}, {chosen.threads} thread(s), commit {result['commit']}")
+    print(
+        f"{result['cpu']}, {chosen.threads} thread(s), preset {chosen.preset}, "
+        f"commit {result['commit']}"
+    )
     for name, worker in workers.items():
         print(f"{name}: {worker.versions}")
     print("\n| system | atoms | eqpot / ms | MACE / ms | eqpot / MACE (range of rounds) |")

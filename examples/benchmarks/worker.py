@@ -1,13 +1,12 @@
 """One program under test: answers ``{"system", "n_calls"}`` lines with times, on its own.
 
-    python worker.py eqpot|mace N_THREADS
+    python worker.py eqpot|mace N_THREADS PRESET
 
 Random weights; energy, forces and stress through the program's own ASE calculator in float32.
 """
 
 import contextlib
 import json
-import os
 import resource
 import sys
 import time
@@ -20,20 +19,21 @@ from ase.calculators.calculator import Calculator
 from systems import ELEMENTS, NEIGHBORS, R_MAX, SYSTEMS
 
 
-def eqpot_calculator(name: str) -> Calculator:
-    """Return the `medium` preset with random weights."""
+def eqpot_calculator(name: str, preset: str) -> Calculator:
+    """Return a preset with random weights."""
     from eqpot.calculators import ASECalculator
     from eqpot.models import build_model, settings_of
     from eqpot.potential import Potential
 
     elements = ELEMENTS[name]
-    settings = settings_of("gaunt", os.environ.get("EQPOT_PRESET", "medium"))
+    settings = settings_of("gaunt", preset)
     model = build_model(settings, len(elements), R_MAX, NEIGHBORS[name])
     potential = Potential(model, elements, [0.0] * len(elements), 1e-3, R_MAX).float()
-    return ASECalculator(potential, dtype="float32")
+    # no skin: the neighbour list is made anew at every call, as in MACE
+    return ASECalculator(potential, dtype="float32", skin=0.0)
 
 
-def mace_calculator(name: str) -> Calculator:
+def mace_calculator(name: str, _: str) -> Calculator:
     """Return MACE 128x0e+128x1o, l_max 3, correlation 3, two layers, with random weights."""
     from mace import modules  # isort: skip  (it prepares torch for what e3nn loads)
     from e3nn import o3
@@ -64,7 +64,7 @@ def mace_calculator(name: str) -> Calculator:
     return MACECalculator(models=[model], device="cpu", default_dtype="float32")
 
 
-def serve(program: str, n_threads: int) -> None:
+def serve(program: str, n_threads: int, preset: str) -> None:
     """Answer requests from standard input until it ends."""
     answers = sys.stdout
     torch.set_num_threads(n_threads)
@@ -81,7 +81,7 @@ def serve(program: str, n_threads: int) -> None:
             if name not in structures:
                 torch.manual_seed(0)
                 atoms = SYSTEMS[name]()
-                atoms.calc = make(name)
+                atoms.calc = make(name, preset)
                 structures[name] = atoms, np.random.default_rng(1)
             atoms, rng = structures[name]
             wanted = ["energy", "forces"] + (["stress"] if atoms.pbc.all() else [])
@@ -98,4 +98,4 @@ def serve(program: str, n_threads: int) -> None:
 
 
 if __name__ == "__main__":
-    serve(sys.argv[1], int(sys.argv[2]))
+    serve(sys.argv[1], int(sys.argv[2]), sys.argv[3])

@@ -18,6 +18,7 @@ from ase.io.extxyz import write_extxyz
 from numpy.typing import NDArray
 
 from eqpot.calculators.dynamics.system import Array, System
+from eqpot.files import write_durably
 from eqpot.units import GPA
 
 TRAJECTORY: Final = "trajectory.extxyz"
@@ -67,7 +68,8 @@ class Record:
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         # Left by a run that was killed while it wrote a restart; the restart itself is whole.
-        (self.folder / f"{RESTART}.tmp").unlink(missing_ok=True)
+        for part in self.folder.glob(f".{RESTART}.*.part"):
+            part.unlink(missing_ok=True)
         if self.restart.exists():
             return True
         for name in (TRAJECTORY, LOG):
@@ -193,11 +195,11 @@ class Record:
         }
         content = io.BytesIO()
         np.savez(content, allow_pickle=False, record=np.array(json.dumps(record)), **arrays)
-        _write_atomically(self.restart, content.getvalue())
+        write_durably(self.restart, content.getvalue())
 
     def write_summary(self, content: dict[str, Any]) -> None:
         """Write the summary."""
-        _write_atomically(self.folder / SUMMARY, (json.dumps(content, indent=2) + "\n").encode())
+        write_durably(self.folder / SUMMARY, (json.dumps(content, indent=2) + "\n").encode())
 
     def read_log(self) -> dict[str, NDArray[np.float64]]:
         """Return the columns of the log; what is empty becomes NaN."""
@@ -213,20 +215,3 @@ class Record:
         for file in (self.trajectory, self.log):
             if file is not None:
                 file.close()
-
-
-def _write_atomically(path: Path, content: bytes) -> None:
-    """Write a file so that at each moment either the old or the new one is there, whole."""
-    temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
-    if os.name == "posix":
-        # The new name is safe only once the folder is on the disk.
-        descriptor = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
