@@ -16,7 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from eqpot import keys
-from eqpot.files import describe, dtype_of, load_potential, read_header, write_durably
+from eqpot.durable import write_durably
+from eqpot.files import describe, dtype_of, load_potential, read_header
 from eqpot.potential import Potential
 
 METADATA: Final = "eqpot.json"

@@ -1,33 +1,20 @@
-"""The native file of a potential: safetensors for the weights, one JSON document for all else.
+"""The native file of a potential: safetensors for the weights, one JSON document for all else."""
 
-Loading executes nothing. Every byte of the file counts in the SHA-256 that its header carries, and
-every tensor has a SHA-256 of its own, so that damage is found and named.
-"""
-
-import contextlib
-import hashlib
-import json
-import os
-import secrets
 from pathlib import Path
 from typing import Any, Final, Literal
 
-import numpy as np
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from safetensors import SafetensorError
-from safetensors.torch import load as load_tensors
-from safetensors.torch import save as serialize_tensors
 from torch import Tensor, nn
 
 import eqpot
+from eqpot.durable import write_durably
 from eqpot.models import GauntModel, GauntSettings, build_model
 from eqpot.physics.reference_energies import SYMBOLS
 from eqpot.physics.zbl import ZBLRepulsion
 from eqpot.potential import Potential
+from eqpot.sealed import SealedKind, seal, unseal
 
-FORMAT: Final = "eqpot-potential"
-FORMAT_VERSION: Final = 1
 UNITS: Final = {
     "energy": "eV",
     "length": "Å",
@@ -35,9 +22,7 @@ UNITS: Final = {
     "stress": "eV/Å³, positive in tension",
 }
 
-_KEY: Final = "eqpot"
-_BLANK: Final = "0" * 64
-_MAX_HEADER: Final = 2**26
+_KIND: Final = SealedKind("eqpot-potential", 1, "potential", "fetch the file again")
 _DTYPES: Final = {"float32": torch.float32, "float64": torch.float64}
 
 
@@ -98,43 +83,6 @@ def dtype_of(dtype: str | torch.dtype) -> torch.dtype:
         raise ValueError(f"`dtype` must be float32 or float64, got {dtype}")
     assert isinstance(found, torch.dtype)
     return found
-
-
-def write_durably(path: str | Path, data: bytes) -> None:
-    """Write a file so that its name holds the old content or the new one, never a part.
-
-    Parameters
-    ----------
-    path
-        The file; its folder must exist.
-    data
-        Content.
-
-    Raises
-    ------
-    OSError
-        If the folder does not exist, is full or may not be written; names file and size.
-    """
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}.part")
-    try:
-        # "x": never through a link that someone else put there
-        with temporary.open("xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise OSError(f"{path}: cannot write {len(data)} bytes: {reason}") from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
 
 
 def save_potential(
@@ -238,8 +186,6 @@ def describe(potential: Potential) -> dict[str, Any]:
         raise TypeError(f"`potential.model` must be a GauntModel, got {type(model).__name__}")
     dtype = next(potential.parameters()).dtype
     return {
-        "format": FORMAT,
-        "format_version": FORMAT_VERSION,
         "eqpot_version": eqpot.__version__,
         "model": {"kind": "gaunt", "settings": model.settings.as_dict()},
         "atomic_numbers": [int(z) for z in potential.atomic_numbers],
@@ -269,7 +215,6 @@ def _serialize(
     provenance: dict[str, Any],
     errors: dict[str, Any],
 ) -> tuple[bytes, str]:
-    document: dict[str, Any] = {"file_sha256": _BLANK, **describe(potential)}
     tensors = _parameters("ema", potential)
     if raw_weights is not None:
         raw = _parameters("weights", raw_weights)
@@ -280,18 +225,8 @@ def _serialize(
     for name, tensor in tensors.items():
         if not bool(torch.isfinite(tensor).all()):
             raise ValueError(f"weight `{name}` is not finite: such a potential is not saved")
-    document["provenance"] = provenance
-    document["errors"] = errors
-    document["records"] = {name: _sha256(_bytes_of(tensor)) for name, tensor in tensors.items()}
-    try:
-        text = json.dumps(document, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"`provenance` and `errors` must be plain JSON: {error}") from error
-    data = serialize_tensors(tensors, metadata={_KEY: text})
-    start = _place_of_sha256(data)
-    assert start is not None and data[start : start + 64] == _BLANK.encode()
-    sha256 = _sha256(data)
-    return data[:start] + sha256.encode() + data[start + 64 :], sha256
+    document = {**describe(potential), "provenance": provenance, "errors": errors}
+    return seal(_KIND, document, tensors)
 
 
 def _parameters(prefix: str, module: nn.Module) -> dict[str, Tensor]:
@@ -301,57 +236,8 @@ def _parameters(prefix: str, module: nn.Module) -> dict[str, Tensor]:
     }
 
 
-def _bytes_of(tensor: Tensor) -> bytes:
-    array: np.ndarray[Any, Any] = tensor.numpy()
-    return array.tobytes()
-
-
-def _sha256(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()
-
-
-def _place_of_sha256(data: bytes) -> int | None:
-    # The document begins with it, so no text inside the document can stand in its place.
-    mark = b'"' + _KEY.encode() + b'":"{\\"file_sha256\\":\\"'
-    size = int.from_bytes(data[:8], "little")
-    found = data.find(mark, 8, 8 + size)
-    return None if found < 0 else found + len(mark)
-
-
 def _read(path: Path) -> tuple[_Header, dict[str, Tensor]]:
-    if path.is_dir():
-        raise IsADirectoryError(f"{path}: must be a potential file, is a folder")
-    try:
-        data = path.read_bytes()
-    except FileNotFoundError as error:
-        raise FileNotFoundError(f"{path}: no such file") from error
-    layout = _layout(path, data)
-    metadata = layout.get("__metadata__")
-    text = metadata.get(_KEY) if isinstance(metadata, dict) else None
-    if not isinstance(text, str):
-        raise ValueError(
-            f"{path}: a safetensors file, but not a potential: its header has no `{_KEY}` document"
-        )
-    try:
-        document = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path}: the header document is damaged: {error}") from error
-    if not isinstance(document, dict) or document.get("format") != FORMAT:
-        raise ValueError(f"{path}: the header document is damaged or foreign: no `{FORMAT}`")
-    version = document.get("format_version")
-    if isinstance(version, int) and version > FORMAT_VERSION:
-        raise ValueError(
-            f"{path}: has format version {version}, this eqpot {eqpot.__version__} reads up to "
-            f"{FORMAT_VERSION}; install a later eqpot"
-        )
-    start = _place_of_sha256(data)
-    expected = document.get("file_sha256")
-    blank = b"" if start is None else data[:start] + _BLANK.encode() + data[start + 64 :]
-    if _sha256(blank) != expected:
-        record = _damaged_record(data, layout, document.get("records"))
-        raise ValueError(
-            f"{path}: damaged: {record} does not match its SHA-256; fetch the file again"
-        )
+    document, tensors = unseal(path, _KIND)
     try:
         header = _Header.model_validate(document)
     except ValidationError as error:
@@ -359,64 +245,7 @@ def _read(path: Path) -> tuple[_Header, dict[str, Tensor]]:
         where = ".".join(str(part) for part in first["loc"])
         raise ValueError(f"{path}: header field `{where}` is wrong: {first['msg']}") from error
     _check_header(path, header)
-    try:
-        tensors = load_tensors(data)
-    except SafetensorError as error:
-        raise ValueError(f"{path}: the table of tensors is wrong: {error}") from error
     return header, tensors
-
-
-def _layout(path: Path, data: bytes) -> dict[str, Any]:
-    """Return the safetensors header, after a check that it is one and that the file is whole."""
-    size = int.from_bytes(data[:8], "little")
-    if len(data) == 0:
-        raise ValueError(f"{path}: the file is empty")
-    if data[8:9] != b"{" or size > _MAX_HEADER:
-        raise ValueError(f"{path}: not a potential file: {_foreign_kind(data)}")
-    if len(data) < 8 + size:
-        raise ValueError(
-            f"{path}: truncated: the header alone takes {8 + size} bytes, the file has {len(data)}"
-        )
-    try:
-        layout = json.loads(data[8 : 8 + size])
-        ends = [
-            int(entry["data_offsets"][1])
-            for name, entry in layout.items()
-            if name != "__metadata__"
-        ]
-    except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
-        raise ValueError(f"{path}: the safetensors header is damaged") from error
-    end = 8 + size + max(ends, default=0)
-    if len(data) != end:
-        problem = "truncated" if len(data) < end else "longer than its header says"
-        raise ValueError(f"{path}: {problem}: must have {end} bytes, has {len(data)}")
-    return dict(layout)
-
-
-def _foreign_kind(data: bytes) -> str:
-    if data[:4] == b"PK\x03\x04":
-        return "it is a zip archive (TorchScript, torch.save or other), which is never opened here"
-    if data[:1] == b"\x80" and data[1:2] <= b"\x05":
-        return "it is a Python pickle, which is never opened here"
-    if data[:8] == b"\x89HDF\r\n\x1a\n":
-        return "it is an HDF5 file"
-    if data[257:262] == b"ustar":
-        return "it is a tar archive, which is never opened here"
-    return "it does not begin like a safetensors file"
-
-
-def _damaged_record(data: bytes, layout: dict[str, Any], records: Any) -> str:
-    start = 8 + int.from_bytes(data[:8], "little")
-    if isinstance(records, dict):
-        for name, sha256 in records.items():
-            try:
-                low, high = layout[name]["data_offsets"]
-                content = data[start + low : start + high]
-            except (LookupError, TypeError, ValueError):
-                continue
-            if _sha256(content) != sha256:
-                return f"record `{name}`"
-    return "the header"
 
 
 def _check_header(path: Path, header: _Header) -> None:

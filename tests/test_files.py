@@ -10,8 +10,9 @@ import pytest
 import safetensors.torch
 import torch
 
+from eqpot.durable import write_durably
 from eqpot.export import export_torchscript
-from eqpot.files import load_potential, read_header, save_potential, write_durably
+from eqpot.files import load_potential, read_header, save_potential
 from soft_potentials import soft_potential
 
 

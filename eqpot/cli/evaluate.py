@@ -7,7 +7,8 @@ from typing import Annotated
 import typer
 
 from eqpot.data import read_frames
-from eqpot.files import load_potential, write_durably
+from eqpot.durable import write_durably
+from eqpot.files import load_potential
 from eqpot.report.figures import parity_figure
 from eqpot.training.evaluation import evaluate as evaluate_frames
 

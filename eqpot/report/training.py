@@ -9,7 +9,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from eqpot import keys
-from eqpot.files import write_durably
+from eqpot.durable import write_durably
 from eqpot.report.figures import parity_figure
 from eqpot.training.progress import format_duration
 from eqpot.training.recipe import Recipe, recipe_text

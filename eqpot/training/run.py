@@ -22,8 +22,9 @@ from eqpot.data import (
     read_frames,
     split_frames,
 )
+from eqpot.durable import write_durably
 from eqpot.export import export_torchscript
-from eqpot.files import save_potential, write_durably
+from eqpot.files import save_potential
 from eqpot.models import build_model, settings_of
 from eqpot.physics.reference_energies import SYMBOLS, reference_energies
 from eqpot.physics.zbl import ZBLRepulsion

@@ -18,7 +18,7 @@ from ase.io.extxyz import write_extxyz
 from numpy.typing import NDArray
 
 from eqpot.calculators.dynamics.system import Array, System
-from eqpot.files import write_durably
+from eqpot.durable import write_durably
 from eqpot.units import GPA
 
 TRAJECTORY: Final = "trajectory.extxyz"

@@ -22,7 +22,6 @@ from eqpot.calculators.dynamics.integrators import (
     MartynaTobiasKlein,
     VelocityVerlet,
 )
-from eqpot.calculators.dynamics.interruption import InterruptedRunError, Signals
 from eqpot.calculators.dynamics.record import Record
 from eqpot.calculators.dynamics.settings import MDSettings
 from eqpot.calculators.dynamics.start import (
@@ -35,6 +34,7 @@ from eqpot.calculators.dynamics.start import (
 )
 from eqpot.calculators.dynamics.summary import MDSummary, summarize
 from eqpot.calculators.dynamics.system import System
+from eqpot.interruption import InterruptedRunError, Signals
 from eqpot.progress import StepProgress
 from eqpot.units import GPA
 
