@@ -60,7 +60,7 @@ class DataSection(Section):
     """Files of training frames: extended XYZ, what ASE reads, npz of MD17, or an eqpot store."""
     validation: float | str = 0.1
     """Fraction of the training frames that validates, or a file."""
-    test: list[str] = Field([])
+    test: list[str] = Field(default=[])
     """Files of test frames; errors of each are reported at the end."""
     energy_key: str | None = None
     """Name of the energy in the files; without it the usual names are tried."""
