@@ -11,12 +11,9 @@ from ase.calculators.lj import LennardJones
 from ase.io import write
 from typer.testing import CliRunner
 
-from eqpot import keys
 from eqpot.cli.train import app
-from eqpot.data import collate, frame_to_graph, read_frames
 from eqpot.files import load_potential
 from eqpot.training.loop import NonFiniteLossError
-from eqpot.training.loss import LossWeights, loss_terms, total_loss
 from eqpot.training.progress import RunLog
 from eqpot.training.recipe import Recipe, parse_duration
 from eqpot.training.run import run
@@ -117,33 +114,6 @@ def test_max_time_becomes_a_number_of_steps_that_are_all_taken(frames, tmp_path)
     last = result.training.history[-1]
     assert last.step == result.training.n_steps > 3
     assert last.learning_rate == pytest.approx(0.002 * 0.004, rel=0.2)
-
-
-def test_missing_labels_do_not_count(frames):
-    """The gradient of a batch with absent labels is that of the present terms."""
-    graphs = [frame_to_graph(frame, 3.5) for frame in read_frames(frames).frames[:2]]
-    graph = collate(graphs)
-    generator = torch.Generator().manual_seed(0)
-    outputs = {
-        name: torch.randn(graph[name].shape, generator=generator, dtype=torch.float64)
-        for name in (keys.ENERGY, keys.FORCES, keys.STRESS)
-    }
-    for output in outputs.values():
-        output.requires_grad_()
-    graph[keys.ENERGY][0] = torch.nan
-    terms = loss_terms(outputs, graph, 0.7)
-    assert graph[keys.STRESS][0].isnan().all()  # the molecule
-    total_loss(terms, LossWeights(1.0, 2.0, 3.0)).backward()
-    n_atoms, volume = 5, torch.linalg.det(graph[keys.CELL][1]).abs()
-    error_e = (outputs[keys.ENERGY][1] - graph[keys.ENERGY][1]) / n_atoms / 0.7
-    error_f = (outputs[keys.FORCES] - graph[keys.FORCES]) / 0.7
-    error_s = (outputs[keys.STRESS][1] - graph[keys.STRESS][1]) * volume / n_atoms / 0.7
-    expected = error_e**2 + 2 * (error_f**2).mean() + 3 * (error_s**2).mean()
-    gradients = [output.grad for output in outputs.values()]
-    by_hand = torch.autograd.grad(expected, list(outputs.values()))
-    for ours, theirs in zip(gradients, by_hand, strict=True):
-        assert torch.isfinite(ours).all()
-        assert (ours - theirs).abs().max() <= 1e-12 * theirs.abs().max()
 
 
 def test_a_loss_that_is_not_finite_names_the_frames(frames, tmp_path):

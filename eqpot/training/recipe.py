@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from ruamel.yaml.error import MarkedYAMLError
@@ -21,6 +21,7 @@ from ruamel.yaml.events import (
 from ruamel.yaml.reader import ReaderError
 
 from eqpot.models import settings_of
+from eqpot.training.section import Section
 
 _LARGEST_FILE: Final = 2**20
 _DEEPEST: Final = 32
@@ -52,21 +53,14 @@ def parse_duration(text: str | float) -> float:
     return seconds
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True,
-        allow_inf_nan=False, validate_default=False,
-    )  # fmt: skip
-
-
-class DataSection(_Section):
+class DataSection(Section):
     """What to learn from."""
 
     train: Annotated[list[str], Field(min_length=1)]
     """Files of training frames: extended XYZ, what ASE reads, npz of MD17, or an eqpot store."""
     validation: float | str = 0.1
     """Fraction of the training frames that validates, or a file."""
-    test: list[str] = []
+    test: list[str] = Field(default=[])
     """Files of test frames; errors of each are reported at the end."""
     energy_key: str | None = None
     """Name of the energy in the files; without it the usual names are tried."""
@@ -94,7 +88,7 @@ class DataSection(_Section):
         return value
 
 
-class ModelSection(_Section):
+class ModelSection(Section):
     """The network; a number that is not given comes from the preset."""
 
     kind: Literal["gaunt"] = "gaunt"
@@ -129,7 +123,7 @@ class ModelSection(_Section):
         return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
 
 
-class TrainingSection(_Section):
+class TrainingSection(Section):
     """How to learn. Give ``max_time`` or ``epochs``."""
 
     max_time: str | float | None = None
@@ -179,7 +173,7 @@ class TrainingSection(_Section):
         return self
 
 
-class Recipe(_Section):
+class Recipe(Section):
     """A training run."""
 
     output: Annotated[str, Field(min_length=1)]
