@@ -24,6 +24,7 @@ _SHAPES: dict[str, tuple[str | int, ...]] = {
     keys.FORCES: ("n_atoms", 3),
     keys.STRESS: ("n_graphs", 3, 3),
     keys.WEIGHT: ("n_graphs",),
+    keys.ATOM_WEIGHT: ("n_atoms",),
 }
 _INPUTS = (
     keys.POSITIONS,

@@ -23,6 +23,7 @@ key                    shape                meaning
 ``virial``             (n_graphs, 3, 3)     -V · stress = -∂E/∂ε, eV
 ``node_virial``        (n_atoms, 3, 3)      part of an atom in ``virial``, eV; see Potential
 ``weight``             (n_graphs,)          weight of a frame in the loss
+``atom_weight``        (n_atoms,)           weight of an atom's force in the loss
 =====================  ===================  ====================================================
 """
 
@@ -49,3 +50,4 @@ VIRIAL: Final = "virial"
 NODE_VIRIAL: Final = "node_virial"
 
 WEIGHT: Final = "weight"
+ATOM_WEIGHT: Final = "atom_weight"

@@ -13,6 +13,7 @@ import pickle
 import stat
 import textwrap
 import zipfile
+from pathlib import Path
 
 import ase.db
 import ase.io
@@ -73,11 +74,12 @@ def some_frames():
         for seed, (name, atoms) in enumerate(ordinary_set().items())
     ]
     bare = Atoms("OH", [[0, 0, 0], [0, 0, 0.97]])
-    return [*frames, frame_of(bare, energy=None), frame_of(bare, forces=None)]
+    weighted = frame_of(bare, forces=None, atom_weights=[0.0, 2.5])
+    return [*frames, frame_of(bare, energy=None), weighted]
 
 
 def assert_same_frame(one, other):
-    for name in ("atomic_numbers", "positions", "cell", "pbc", "forces", "stress"):
+    for name in ("atomic_numbers", "positions", "cell", "pbc", "forces", "stress", "atom_weights"):
         np.testing.assert_array_equal(getattr(one, name), getattr(other, name), name)
     for name in ("energy", "config_type", "weight", "source"):
         assert getattr(one, name) == getattr(other, name)
@@ -93,6 +95,7 @@ def extxyz(tmp_path, header, *, atom="Si 0 0 0", name="train.xyz"):
     return written(tmp_path, f"1\n{header}\n{atom}\n", name)
 
 
+FILES = Path(__file__).parent / "files"
 LATTICE = 'Lattice="4 0 0 0 4 0 0 0 4"'
 
 
@@ -116,6 +119,12 @@ LATTICE = 'Lattice="4 0 0 0 4 0 0 0 4"'
         ({"stress": STRESS * np.nan}, "`stress` must be finite"),
         ({"weight": 0.0}, "`weight` must be above zero"),
         ({"weight": np.inf}, "`weight` must be finite"),
+        ({"atom_weights": np.ones(3)}, r"`atom_weights` must have shape \(2,\), got \(3,\)"),
+        (
+            {"atom_weights": [1.0, -0.5]},
+            "`atom_weights` must .* 0 or above, got -0.5 for atom 1",
+        ),
+        ({"atom_weights": [np.nan, 1.0]}, "`atom_weights` must be finite .* got nan for atom 0"),
         ({"cell": np.zeros((3, 3)), "pbc": [0, 1, 0]}, "`cell` row 1 is zero"),
         ({"cell": np.ones(3)}, r"`cell` must have shape \(3, 3\)"),
         ({"cell": CELL * np.nan}, "`cell` must be finite"),
@@ -268,6 +277,17 @@ def test_energy_is_found_by_name(tmp_path, name):
 def test_forces_are_found_by_name(tmp_path, name):
     path = extxyz(tmp_path, f"Properties=species:S:1:pos:R:3:{name}:R:3", atom="Si 0 0 0 1 2 3")
     assert read_frames(path).frames[0].forces.tolist() == [[1, 2, 3]]
+
+
+@pytest.mark.parametrize("name", ["atom_weight", "atom_weights", "force_weight"])
+def test_weights_of_atoms_are_read(tmp_path, name):
+    header = f"Properties=species:S:1:pos:R:3:forces:R:3:{name}:R:1 energy=1"
+    text = f"2\n{header}\nH 0 0 0 0 0 0 0.0\nH 0 0 1 0 0 0 2.5\n"
+    reading = read_frames(written(tmp_path, text))
+    assert reading.frames[0].atom_weights.tolist() == [0.0, 2.5]
+    assert reading.report.unlabelled_keys == set()
+    with pytest.raises(ValueError, match=r"frame 0: `atom_weights` must be .* got -2.5 for atom 1"):
+        read_frames(written(tmp_path, text.replace("2.5", "-2.5")))
 
 
 def test_stress_and_virial_have_ase_signs(tmp_path):
@@ -595,6 +615,22 @@ def test_store_remembers_its_sources(tmp_path):
     assert len(entry["sha256"]) == 64
 
 
+def test_stores_of_version_1_are_still_read():
+    # numbers that the version which wrote the file was given
+    with FrameStore(FILES / "store_v1.h5") as store:
+        water, silicon, atom = store
+    assert water.energy == -2081.25
+    assert water.forces.tolist() == [[0, 0, 0.5], [0.125, 0, -0.25], [-0.125, 0, -0.25]]
+    assert (water.config_type, water.weight) == ("water", 2.5)
+    assert water.atomic_numbers.tolist() == [8, 1, 1]
+    assert (water.stress, water.atom_weights) == (None, None)
+    assert silicon.stress.tolist() == np.diag([0.5, -0.25, 0.125]).tolist()
+    assert silicon.cell.tolist() == CELL.tolist()
+    assert (silicon.forces, silicon.config_type) == (None, "Größe")
+    assert atom.is_isolated_atom
+    assert atom.source == "atoms.xyz, frame 0"
+
+
 def test_a_store_is_there_whole_or_not_at_all(store_path):
     before = store_path.read_bytes()
 
@@ -663,7 +699,7 @@ def sealed(path, change):
         change(file)
     with path.open("r+b") as file:
         digest = _sha256(path, _BLOCK)
-        line = f"eqpot-frames 1 {path.stat().st_size} {digest}\n"
+        line = f"eqpot-frames 2 {path.stat().st_size} {digest}\n"
         file.write(line.encode().ljust(_BLOCK, b"\0"))
 
 
@@ -760,9 +796,9 @@ def test_wrong_numbers_within_a_sound_store_are_refused(store_path):
 
 
 def test_other_files_and_later_versions_are_no_stores(tmp_path, store_path):
-    line = store_path.read_bytes()[:512].replace(b"frames 1 ", b"frames 2 ")
+    line = store_path.read_bytes()[:512].replace(b"frames 2 ", b"frames 3 ")
     store_path.write_bytes(line + store_path.read_bytes()[512:])
-    with pytest.raises(ValueError, match=r"written as version 2 of the store.*update eqpot"):
+    with pytest.raises(ValueError, match=r"written as version 3 of the store.*update eqpot"):
         FrameStore(store_path)
     with h5py.File(tmp_path / "other.h5", "w") as file:
         file["energy"] = 1.0
@@ -788,6 +824,9 @@ def test_graph_holds_the_frame(dtype):
         assert graph[keys.PBC].tolist() == [frame.pbc.tolist()]
         assert graph[keys.ATOMIC_NUMBERS].tolist() == frame.atomic_numbers.tolist()
         assert graph[keys.WEIGHT].tolist() == [frame.weight]
+        weights = np.ones(len(frame)) if frame.atom_weights is None else frame.atom_weights
+        assert graph[keys.ATOM_WEIGHT].dtype == dtype
+        assert graph[keys.ATOM_WEIGHT].tolist() == weights.tolist()
         assert graph[keys.ENERGY].dtype == torch.float64
         for name, shape in (
             (keys.ENERGY, (1,)),

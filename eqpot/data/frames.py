@@ -40,6 +40,8 @@ class Frame:
         Kind of structure, as the file calls it.
     weight
         Weight of the frame in the loss, above zero.
+    atom_weights
+        Weight of each atom's force in the loss, shape (n_atoms,), 0 or above; ``None`` means 1.
     source
         Where the frame comes from, such as ``"train.xyz, frame 17"``; for messages.
 
@@ -59,6 +61,7 @@ class Frame:
     stress: NDArray[np.float64] | None = None
     config_type: str = ""
     weight: float = 1.0
+    atom_weights: NDArray[np.float64] | None = None
     source: str = ""
 
     def __post_init__(self) -> None:
@@ -110,6 +113,8 @@ class Frame:
         if weight <= 0.0:
             raise ValueError(f"`weight` must be above zero, got {weight}")
         self._set("weight", weight)
+        if self.atom_weights is not None:
+            self._set("atom_weights", _atom_weights(self.atom_weights, n_atoms))
 
     def _set(self, name: str, value: Any) -> None:
         if isinstance(value, np.ndarray):
@@ -152,6 +157,19 @@ def _atom_vectors(name: str, value: ArrayLike, n_atoms: int) -> NDArray[np.float
     if len(wrong) > 0:
         raise ValueError(
             f"`{name}` must be finite, got {array[wrong[0]].tolist()} for atom {wrong[0]}"
+        )
+    return array
+
+
+def _atom_weights(value: ArrayLike, n_atoms: int) -> NDArray[np.float64]:
+    array = np.array(value, dtype=np.float64)
+    if array.shape != (n_atoms,):
+        raise ValueError(f"`atom_weights` must have shape ({n_atoms},), got {array.shape}")
+    wrong = np.flatnonzero(~(np.isfinite(array) & (array >= 0.0)))
+    if len(wrong) > 0:
+        raise ValueError(
+            f"`atom_weights` must be finite and 0 or above, got {array[wrong[0]]} for atom "
+            f"{wrong[0]}"
         )
     return array
 

@@ -38,8 +38,8 @@ def frame_to_graph(frame: Frame, cutoff: float, dtype: torch.dtype = torch.float
     -------
     Graph
         ``positions``, ``atomic_numbers``, ``cell``, ``pbc``, ``batch``, ``edge_index``,
-        ``edge_shifts``, ``energy``, ``forces``, ``stress``, ``weight``, in the shapes of
-        :mod:`eqpot.keys` with one graph.
+        ``edge_shifts``, ``energy``, ``forces``, ``stress``, ``weight``, ``atom_weight``, in the
+        shapes of :mod:`eqpot.keys` with one graph.
 
     Raises
     ------
@@ -139,6 +139,7 @@ def _assemble(
     energy = float("nan") if frame.energy is None else frame.energy
     forces = np.full((n_atoms, 3), np.nan) if frame.forces is None else frame.forces
     stress = np.full((3, 3), np.nan) if frame.stress is None else frame.stress
+    atom_weights = np.ones(n_atoms) if frame.atom_weights is None else frame.atom_weights
 
     def floating(array: NDArray[np.float64]) -> Tensor:
         # a copy: the arrays of a frame are read-only
@@ -156,4 +157,5 @@ def _assemble(
         keys.FORCES: floating(forces),
         keys.STRESS: floating(stress)[None],
         keys.WEIGHT: torch.tensor([frame.weight], dtype=dtype),
+        keys.ATOM_WEIGHT: floating(atom_weights),
     }

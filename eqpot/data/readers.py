@@ -79,6 +79,7 @@ _LONGEST_LINE: Final = 2**24
 _LARGEST_NPZ: Final = 2 * 2**30
 _LARGEST_DECOMPRESSED: Final = 8 * 2**30
 _WEIGHT_NAMES: Final = ("weight", "config_weight")
+_ATOM_WEIGHT_NAMES: Final = ("atom_weight", "atom_weights", "force_weight")
 _SAME: Final = 1e-8
 """Two values of one label that differ relatively by less than this are the same number."""
 
@@ -333,6 +334,7 @@ class _LabelFinder:
                 f"`config_type` is {config_type}, but the frame has {len(atoms)} atoms"
             )
         weights = [values[name] for name in _WEIGHT_NAMES if name in values]
+        atom_weights = [(name, values[name]) for name in _ATOM_WEIGHT_NAMES if name in values]
         frame = Frame(
             atomic_numbers=atoms.numbers,
             positions=atoms.positions * factors.length,
@@ -343,6 +345,7 @@ class _LabelFinder:
             stress=stress,
             config_type=config_type,
             weight=1.0 if not weights else _number("weight", weights[0]),
+            atom_weights=None if not atom_weights else _numbers(*atom_weights[0]),
             source=source,
         )
         # counted only now: a frame that is refused has supplied nothing
@@ -353,7 +356,7 @@ class _LabelFinder:
         if stress_name is not None:
             _count(self.report.names[keys.STRESS], stress_name)
         used = {pair[0] for pair in found.values() if pair is not None} | {stress_name}
-        ours = {"numbers", "positions", "config_type", *_WEIGHT_NAMES}
+        ours = {"numbers", "positions", "config_type", *_WEIGHT_NAMES, *_ATOM_WEIGHT_NAMES}
         self.report.unlabelled_keys.update(values.keys() - used - ours)
         return frame
 

@@ -1,6 +1,6 @@
 """The store: millions of frames in one HDF5 file, checked before they are believed.
 
-Layout of version 1. The first 512 bytes are the HDF5 user block, one line of text::
+Layout of version 2. The first 512 bytes are the HDF5 user block, one line of text::
 
     eqpot-frames <version> <bytes of the file> <SHA-256 of all that follows the block>
 
@@ -20,12 +20,16 @@ dataset               shape                  type     meaning
 ``energy``            (n_frames,)            float64  eV; NaN where absent
 ``stress``            (n_frames, 3, 3)       float64  eV/Å³; NaN where absent
 ``weight``            (n_frames,)            float64  weight in the loss
-``labels``            (n_frames, 3)          uint8    whether energy, forces, stress are present
+``atom_weight``       (n_atoms,)             float64  weight of an atom's force; 1 where absent
+``labels``            (n_frames, 4)          uint8    whether energy, forces, stress and weights of
+                                                      atoms are present
 ``info``              (n_bytes,)             uint8    JSON: ``config_type`` and ``source``
 ====================  =====================  =======  ==============================================
 
 Attributes of the root: ``format``, ``version`` and ``provenance`` (JSON: version of eqpot, source
 files with SHA-256).
+
+Version 1 had no ``atom_weight``, and three columns of ``labels``. It is still read.
 """
 
 import hashlib
@@ -46,15 +50,17 @@ from eqpot import keys
 from eqpot.data.frames import LABELS, Frame
 
 FORMAT: Final = "eqpot-frames"
-VERSION: Final = 1
+VERSION: Final = 2
 
 _BLOCK: Final = 512
+_LABELS: Final = "labels"
 _CHUNK_BYTES: Final = 2**14
 _BUFFER_BYTES: Final = 2**23
 _PER_ATOM: Final[dict[str, tuple[str, tuple[int, ...]]]] = {
     keys.ATOMIC_NUMBERS: ("|u1", ()),
     keys.POSITIONS: ("<f8", (3,)),
     keys.FORCES: ("<f8", (3,)),
+    keys.ATOM_WEIGHT: ("<f8", ()),
 }
 _PER_FRAME: Final[dict[str, tuple[str, tuple[int, ...]]]] = {
     keys.CELL: ("<f8", (3, 3)),
@@ -62,7 +68,7 @@ _PER_FRAME: Final[dict[str, tuple[str, tuple[int, ...]]]] = {
     keys.ENERGY: ("<f8", ()),
     keys.STRESS: ("<f8", (3, 3)),
     keys.WEIGHT: ("<f8", ()),
-    "labels": ("|u1", (3,)),
+    _LABELS: ("|u1", (4,)),
 }
 _INFO: Final = "info"
 _OFFSETS: Final = "offsets"
@@ -74,6 +80,14 @@ _DATASETS: Final[dict[str, tuple[str, tuple[int, ...]]]] = {
     **_PER_ATOM,
     **_PER_FRAME,
 }
+
+
+def _layout(version: int) -> dict[str, tuple[str, tuple[int, ...]]]:
+    """Return type and shape of a row of each dataset in a version of the store."""
+    if version >= 2:
+        return _DATASETS
+    layout = {name: row for name, row in _DATASETS.items() if name != keys.ATOM_WEIGHT}
+    return {**layout, _LABELS: ("|u1", (3,))}
 
 
 def write_store(
@@ -179,7 +193,12 @@ def _flush(datasets: dict[str, Any], frames: list[Frame]) -> None:
         keys.ENERGY: np.array([np.nan if f.energy is None else f.energy for f in frames]),
         keys.STRESS: np.stack([absent if f.stress is None else f.stress for f in frames]),
         keys.WEIGHT: np.array([f.weight for f in frames]),
-        "labels": np.array([[getattr(f, name) is not None for name in LABELS] for f in frames]),
+        keys.ATOM_WEIGHT: np.concatenate(
+            [np.ones(len(f)) if f.atom_weights is None else f.atom_weights for f in frames]
+        ),
+        _LABELS: np.array(
+            [[getattr(f, name) is not None for name in (*LABELS, "atom_weights")] for f in frames]
+        ),
     }
     texts = [
         json.dumps({"config_type": f.config_type, "source": f.source}).encode("utf-8")
@@ -235,7 +254,8 @@ class FrameStore(Sequence[Frame]):
         self._process = -1
         if not self.path.is_file():
             raise FileNotFoundError(f"{self.path}: no such file")
-        self._check_block(verify)
+        self._version = self._check_block(verify)
+        self._layout = _layout(self._version)
         file = self._open()
         self._offsets = self._read_offsets(file, _OFFSETS, keys.ATOMIC_NUMBERS)
         self._info_offsets = self._read_offsets(file, _INFO_OFFSETS, _INFO)
@@ -297,7 +317,7 @@ class FrameStore(Sequence[Frame]):
         first, last = int(self._offsets[start]), int(self._offsets[stop])
         info_first, info_last = int(self._info_offsets[start]), int(self._info_offsets[stop])
         columns: dict[str, NDArray[Any]] = {}
-        for name in _DATASETS:
+        for name in self._layout:
             if name in (_OFFSETS, _INFO_OFFSETS):
                 continue
             rows = slice(start, stop)
@@ -321,7 +341,8 @@ class FrameStore(Sequence[Frame]):
                 int(self._info_offsets[start + k]) - info_first,
                 int(self._info_offsets[start + k + 1]) - info_first,
             )
-            has_energy, has_forces, has_stress = columns["labels"][k].astype(bool).tolist()
+            has_energy, has_forces, has_stress, *more = columns[_LABELS][k].astype(bool).tolist()
+            has_atom_weights = any(more)  # none in version 1
             try:
                 about = json.loads(text[info])
                 frames.append(
@@ -335,6 +356,7 @@ class FrameStore(Sequence[Frame]):
                         stress=columns[keys.STRESS][k] if has_stress else None,
                         config_type=str(about["config_type"]),
                         weight=float(columns[keys.WEIGHT][k]),
+                        atom_weights=columns[keys.ATOM_WEIGHT][atoms] if has_atom_weights else None,
                         source=str(about["source"]),
                     )
                 )
@@ -342,8 +364,8 @@ class FrameStore(Sequence[Frame]):
                 raise ValueError(f"{self.path}, stored frame {start + k}: {error}") from error
         return frames
 
-    def _check_block(self, verify: bool) -> None:
-        """Check name, version, length and (asked) SHA-256, before HDF5 sees the file."""
+    def _check_block(self, verify: bool) -> int:
+        """Return the version; check length and (asked) SHA-256 before HDF5 sees the file."""
         with self.path.open("rb") as file:
             block = file.read(_BLOCK)
             size = os.fstat(file.fileno()).st_size
@@ -374,6 +396,7 @@ class FrameStore(Sequence[Frame]):
             raise ValueError(
                 f"{self.path}: is damaged, its SHA-256 is not the one it was written with"
             )
+        return version
 
     def _open(self) -> h5py.File:
         if self._file is not None and self._process == os.getpid():
@@ -396,19 +419,21 @@ class FrameStore(Sequence[Frame]):
 
     def _check_structure(self, file: h5py.File) -> None:
         """Check all that HDF5 declares against the layout, before anything is allocated."""
-        if str(file.attrs.get("format")) != FORMAT or int(file.attrs.get("version", 0)) != VERSION:
+        version = int(file.attrs.get("version", 0))
+        if str(file.attrs.get("format")) != FORMAT or version != self._version:
             raise ValueError(
-                f"{self.path}: must have format {FORMAT!r} version {VERSION}, has "
+                f"{self.path}: must have format {FORMAT!r} version {self._version}, has "
                 f"{file.attrs.get('format')!r} version {file.attrs.get('version')}"
             )
         names = set(file.keys())
-        if names != set(_DATASETS):
+        layout = set(self._layout)
+        if names != layout:
             raise ValueError(
-                f"{self.path}: must hold the datasets {sorted(_DATASETS)}; missing "
-                f"{sorted(set(_DATASETS) - names)}, too many {sorted(names - set(_DATASETS))}"
+                f"{self.path}: must hold the datasets {sorted(layout)}; missing "
+                f"{sorted(layout - names)}, too many {sorted(names - layout)}"
             )
         lengths = {}
-        for name, (dtype, shape) in _DATASETS.items():
+        for name, (dtype, shape) in self._layout.items():
             # the link first: looking at the object would already follow it to another file
             link = file.get(name, getlink=True)
             if not isinstance(link, h5py.HardLink):
@@ -421,7 +446,8 @@ class FrameStore(Sequence[Frame]):
             self._check_dataset(name, dataset, dtype, shape)
             lengths[name] = len(dataset)
         n_frames, n_atoms = lengths[keys.ENERGY], lengths[keys.ATOMIC_NUMBERS]
-        expected = dict.fromkeys(_PER_ATOM, n_atoms) | dict.fromkeys(_PER_FRAME, n_frames)
+        per_atom = [name for name in _PER_ATOM if name in lengths]
+        expected = dict.fromkeys(per_atom, n_atoms) | dict.fromkeys(_PER_FRAME, n_frames)
         expected |= {_OFFSETS: n_frames + 1, _INFO_OFFSETS: n_frames + 1}
         for name, length in expected.items():
             if lengths[name] != length:
