@@ -3,10 +3,15 @@
 import contextlib
 import os
 import secrets
+import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Final
+
+_PATIENCE: Final = 15.0
 
 
-def write_durably(path: str | Path, data: bytes) -> None:
+def write_durably(path: str | Path, data: bytes, previous: Path | None = None) -> None:
     """Write a file so that its name holds the old content or the new one, never a part.
 
     Parameters
@@ -15,6 +20,8 @@ def write_durably(path: str | Path, data: bytes) -> None:
         The file; its folder must exist.
     data
         Content.
+    previous
+        Name under which a file that is replaced is kept.
 
     Raises
     ------
@@ -29,6 +36,8 @@ def write_durably(path: str | Path, data: bytes) -> None:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
+        if previous is not None and path.exists():
+            path.replace(previous)
         temporary.replace(path)
         folder = os.open(path.parent, os.O_RDONLY)
         try:
@@ -50,3 +59,43 @@ def remove_parts(folder: str | Path) -> None:
     """
     for path in Path(folder).glob(".*.part"):
         path.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def locked_folder(folder: str | Path) -> Iterator[None]:
+    """Keep a folder to this process; the lock leaves no file and ends with the process.
+
+    Where the system or the file system knows no such locks, nothing is locked.
+
+    Raises
+    ------
+    OSError
+        If another process has the lock for more than some seconds, for which the loaders of a
+        process that was killed may outlive it.
+    """
+    try:
+        import fcntl
+    except ImportError:
+        yield
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        started = time.monotonic()
+        while True:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError as error:
+                if time.monotonic() - started > _PATIENCE:
+                    raise OSError(
+                        f"{folder}: another process is writing to this folder; wait for its end"
+                    ) from error
+                time.sleep(0.1)
+            except OSError:
+                break
+        yield
+    finally:
+        # closing alone would leave the lock with processes that were forked meanwhile
+        with contextlib.suppress(OSError):
+            fcntl.flock(handle, fcntl.LOCK_UN)
+        os.close(handle)

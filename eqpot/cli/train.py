@@ -6,10 +6,11 @@ from typing import Annotated
 import typer
 
 from eqpot.cli.errors import run_app
+from eqpot.interruption import InterruptedRunError
 from eqpot.report.training import write_report
 from eqpot.training.progress import RunLog
 from eqpot.training.recipe import default_recipe, read_recipe, recipe_text
-from eqpot.training.run import run
+from eqpot.training.run import RunResult, is_finished, run
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -32,12 +33,20 @@ def train_potential(
         raise typer.BadParameter("give a recipe (.yaml) or a file of frames")
     is_recipe = recipe.suffix.lower() in (".yaml", ".yml")
     chosen = read_recipe(recipe) if is_recipe else default_recipe(recipe)
+    if is_finished(chosen):
+        typer.echo(f"{chosen.output}: this run is finished; there is nothing left to do")
+        return
     with RunLog() as log:
-        result = run(chosen, log)
-        if result is not None:
-            report = result.output / "report.html"
-            write_report(result, report)
-            log.line(f"report: {report}")
+
+        def report(result: RunResult) -> None:
+            path = result.output / "report.html"
+            write_report(result, path)
+            log.line(f"report: {path}")
+
+        try:
+            run(chosen, log, finish=report)
+        except InterruptedRunError as error:
+            raise typer.Exit(error.exit_code) from error
 
 
 def main() -> None:

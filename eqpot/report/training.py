@@ -113,7 +113,7 @@ def learning_curves(history: dict[str, list[float | None]]) -> Figure:
 def _summary(result: RunResult) -> str:
     provenance = result.metrics["provenance"]
     model = provenance["recipe"]["model"]
-    duration = format_duration(provenance["training_seconds"])
+    duration = format_duration(result.metrics["training_seconds"])
     return html.escape(
         f"{model['kind']} {model['preset']}, r_max {model['r_max']} Å, "
         f"{result.metrics['statistics']['n_weights']} weights; {provenance['n_steps']} steps "

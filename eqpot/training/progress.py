@@ -45,10 +45,10 @@ class RunLog:
         self._progress.silent = silent
 
     def open(self, path: Path) -> None:
-        """Write the lines from here on, and those so far, to a file."""
+        """Write the lines from here on, and those so far, to the end of a file."""
         if self.silent:
             return
-        self._file = path.open("w", encoding="utf-8")
+        self._file = path.open("a", encoding="utf-8")
         for line in self._early:
             self._file.write(line + "\n")
         self._file.flush()
@@ -64,9 +64,9 @@ class RunLog:
             self._file.write(text + "\n")
             self._file.flush()
 
-    def start_steps(self, n_steps: int) -> None:
-        """Begin the progress of ``n_steps`` steps."""
-        self._progress.start(n_steps)
+    def start_steps(self, n_steps: int, first: int = 0) -> None:
+        """Begin the progress of ``n_steps`` steps, of which ``first`` are done."""
+        self._progress.start(n_steps, first)
 
     def step(self, done: int, n_steps: int, loss: float) -> None:
         """Tell that ``done`` steps are done: moves the bar, or prints a line now and then."""

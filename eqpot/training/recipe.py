@@ -2,13 +2,16 @@
 
 import datetime
 import difflib
+import inspect
 import io
 import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, get_args
 
 from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
+from pydantic.fields import FieldInfo
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from ruamel.yaml.error import MarkedYAMLError
@@ -21,6 +24,8 @@ from ruamel.yaml.events import (
 from ruamel.yaml.reader import ReaderError
 
 from eqpot.models import settings_of
+from eqpot.training.loss import LossSettings
+from eqpot.training.memory import parse_size
 from eqpot.training.section import Section
 
 _LARGEST_FILE: Final = 2**20
@@ -129,7 +134,7 @@ class TrainingSection(Section):
     max_time: str | float | None = None
     """Time for training, such as "10 min" (a number: seconds); 1 h without it and epochs."""
     epochs: Annotated[int, Field(ge=1)] | None = None
-    """Passes over the training frames; frames that do not fill a step are left to the next pass."""
+    """Passes over the training frames."""
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     """Seed of weights, split and order of frames."""
     batch_size: Annotated[int, Field(ge=1)] | None = None
@@ -150,6 +155,21 @@ class TrainingSection(Section):
     """Decay of the moving average of the weights."""
     max_gradient_norm: Annotated[float, Field(gt=0)] = 0.1
     """Gradients of the loss are clipped to this norm."""
+    loss: LossSettings = LossSettings()
+    """How errors count."""
+    checkpoint_interval: str | float = "10 min"
+    """Time between checkpoints; what a kill at any moment costs at most."""
+    spike_factor: Annotated[float, Field(gt=1)] = 100.0
+    """Error of the forces, relative to the steps before, that counts as divergence."""
+    max_rollbacks: Annotated[int, Field(ge=0)] = 5
+    """How often a run that diverges goes back, with a quarter of the learning rate, and goes on."""
+    edge_budget: Annotated[int, Field(ge=1)] | None = None
+    """Neighbours that are computed at once; a step with more is split, with the same gradient.
+    Without it, as many as memory holds."""
+    memory_limit: str | None = None
+    """Memory that the process may hold on a CPU, such as "8 GB"; steps are split to stay below."""
+    num_workers: Annotated[int, Field(ge=0, le=256)] = 0
+    """Processes that load frames while others are computed; 0 loads them in between."""
     dtype: Literal["float32", "float64"] = "float32"
     """Precision of the network; energies and positions are float64 always."""
     accelerator: Literal["auto", "cpu", "cuda"] = "auto"
@@ -159,7 +179,14 @@ class TrainingSection(Section):
     num_nodes: Annotated[int, Field(ge=1)] = 1
     """Nodes, started by torchrun or SLURM."""
 
-    @field_validator("max_time")
+    @field_validator("memory_limit")
+    @classmethod
+    def _size(cls, value: str | None) -> str | None:
+        if value is not None:
+            parse_size(value)
+        return value
+
+    @field_validator("max_time", "checkpoint_interval")
     @classmethod
     def _duration(cls, value: str | float | None) -> str | float | None:
         if value is not None:
@@ -177,14 +204,30 @@ class Recipe(Section):
     """A training run."""
 
     output: Annotated[str, Field(min_length=1)]
-    """Folder for everything that the run leaves; must not hold an earlier run."""
+    """Folder for everything that the run leaves; a run that was stopped there goes on."""
     data: DataSection
     model: ModelSection = ModelSection()
     training: TrainingSection = TrainingSection()
 
+    def identity(self) -> dict[str, Any]:
+        """Return what makes a run this one: all but its folder and the means it is computed with.
+
+        A run may be moved, and go on with other means.
+        """
+        values = self.model_dump(mode="json", exclude={"output"})
+        values["training"] = {k: v for k, v in values["training"].items() if k not in _MEANS}
+        return values
+
 
 DEFAULT_MAX_TIME: Final = "1 h"
 """Length of a run whose recipe gives neither ``max_time`` nor ``epochs``."""
+
+
+_PLACES: Final[dict[str, Any]] = {"output": "runs/first", "train": ["train.extxyz"]}
+_MEANS: Final = (
+    "accelerator", "checkpoint_interval", "devices", "edge_budget", "memory_limit", "num_nodes",
+    "num_workers",
+)  # fmt: skip
 
 
 class RecipeError(ValueError):
@@ -368,25 +411,30 @@ def recipe_text(recipe: Recipe | None = None, *, documented: bool = True) -> str
     documented
         Whether to write the meanings.
     """
-    lines = []
-    values = recipe.model_dump() if recipe is not None else {}
+    lines: list[str] = []
 
-    def write(name: str, value: Any, description: str | None, indent: str) -> None:
-        if documented and description:
-            lines.append(f"{indent}# {description}")
-        lines.append(f"{indent}{name}: {json.dumps(value, ensure_ascii=False)}")
+    def write(section: type[BaseModel], values: Mapping[str, Any] | None, indent: str) -> None:
+        for name, field in section.model_fields.items():
+            value = values[name] if values is not None else _PLACES.get(name, field.default)
+            nested = _section_of(field)
+            comment = field.description if nested is None else nested.__doc__
+            if nested is not None and not indent:
+                lines.append("")
+            if documented and comment:
+                lines.extend(f"{indent}# {line}" for line in inspect.cleandoc(comment).split("\n"))
+            if nested is None or value is None:
+                lines.append(f"{indent}{name}: {json.dumps(value, ensure_ascii=False)}")
+            else:
+                lines.append(f"{indent}{name}:")
+                write(nested, value if isinstance(value, Mapping) else None, indent + "  ")
 
-    for name, field in Recipe.model_fields.items():
-        section = field.annotation
-        if isinstance(section, type) and issubclass(section, BaseModel):
-            lines.append("")
-            if documented and section.__doc__:
-                lines.append(f"# {section.__doc__}")
-            lines.append(f"{name}:")
-            for key, entry in section.model_fields.items():
-                default = ["train.extxyz"] if entry.is_required() else entry.default
-                value = values[name][key] if values else default
-                write(key, value, entry.description, "  ")
-        else:
-            write(name, values.get(name, "runs/first"), field.description, "")
+    write(Recipe, None if recipe is None else recipe.model_dump(), "")
     return "\n".join(lines) + "\n"
+
+
+def _section_of(field: FieldInfo) -> type[BaseModel] | None:
+    """Return the section that a field holds, if it holds one."""
+    for kind in (field.annotation, *get_args(field.annotation)):
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            return kind
+    return None

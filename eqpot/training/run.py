@@ -1,53 +1,43 @@
 """One run from a recipe to a verified potential and its numbers."""
 
+import contextlib
 import copy
-import hashlib
 import json
 import platform
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import torch
 from lightning_fabric import Fabric
 
 import eqpot
-from eqpot.data import (
-    Frame,
-    GraphDataset,
-    check_distances,
-    collate,
-    read_frames,
-    split_frames,
-)
-from eqpot.durable import write_durably
+from eqpot.data import GraphDataset, collate
+from eqpot.durable import locked_folder, remove_parts, write_durably
 from eqpot.export import export_torchscript
 from eqpot.files import save_potential
 from eqpot.models import build_model, settings_of
 from eqpot.physics.reference_energies import SYMBOLS, reference_energies
 from eqpot.physics.zbl import ZBLRepulsion
 from eqpot.potential import Potential
+from eqpot.training.checkpoint import NAME as CHECKPOINT
+from eqpot.training.checkpoint import PREVIOUS as PREVIOUS_CHECKPOINT
+from eqpot.training.checkpoint import CheckpointFolder, check_identity
 from eqpot.training.evaluation import Evaluation, evaluate
 from eqpot.training.initialization import scale_to_data
-from eqpot.training.loop import LoopOptions, TrainingResult, train
+from eqpot.training.loop import TrainingResult, train
 from eqpot.training.progress import RunLog, format_duration
-from eqpot.training.recipe import DEFAULT_MAX_TIME, Recipe, parse_duration, recipe_text
+from eqpot.training.recipe import Recipe, parse_duration, read_recipe, recipe_text
+from eqpot.training.run_data import check_elements, read_data
 from eqpot.training.statistics import Statistics, training_statistics
 
+RECIPE: Final = "recipe.yaml"
+METRICS: Final = "metrics.json"
 _ATOMS_IN_BATCH = 80
 _FRAMES_FOR_SCALE = 16
-
-
-@dataclass(frozen=True)
-class RunData:
-    """The frames of a run, read and split."""
-
-    train: list[Frame]
-    validation: list[Frame]
-    tests: dict[str, list[Frame]]
-    sha256: dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -72,10 +62,13 @@ class RunResult:
     evaluations: dict[str, Evaluation]
 
 
-def run(recipe: Recipe, log: RunLog) -> RunResult | None:
+def run(
+    recipe: Recipe, log: RunLog, finish: Callable[[RunResult], None] | None = None
+) -> RunResult | None:
     """Train by a recipe and write potential, export, metrics and log into its output folder.
 
-    All input is read and checked before the folder is made.
+    All input is read and checked before the folder is made. A run that was stopped, by whatever,
+    goes on where it stood when it is called again; its checkpoints are removed at its end.
 
     Parameters
     ----------
@@ -83,6 +76,8 @@ def run(recipe: Recipe, log: RunLog) -> RunResult | None:
         Every choice of the run.
     log
         Told of everything; opened here as ``train.log``.
+    finish
+        Called with the result before the run counts as finished; such as the report.
 
     Returns
     -------
@@ -92,17 +87,17 @@ def run(recipe: Recipe, log: RunLog) -> RunResult | None:
     Raises
     ------
     FileExistsError
-        If the output folder holds anything.
+        If the output folder holds a finished run or foreign files.
     ValueError
-        If the data are not sound (see :func:`eqpot.data.read_frames`).
+        If it holds the run of another recipe or other data, or the data are not sound (see
+        :func:`eqpot.data.read_frames`).
+    InterruptedRunError
+        After SIGINT or SIGTERM while training; the state is saved.
     """
     training = recipe.training
     output = Path(recipe.output)
     # before the launch: an error of one process alone would leave the others waiting
-    if output.exists() and (output.is_file() or any(output.iterdir())):
-        raise FileExistsError(
-            f"{output}: `output` holds something already; name another folder or remove it"
-        )
+    check_output(recipe)
     fabric = Fabric(
         accelerator=_accelerator(training.accelerator),
         devices=training.devices,
@@ -119,7 +114,7 @@ def run(recipe: Recipe, log: RunLog) -> RunResult | None:
     if not learned:
         raise ValueError("`data.train` holds isolated atoms only: there is nothing to learn from")
     elements = sorted({int(z) for frame in learned for z in frame.atomic_numbers})
-    _check_elements(elements, data)
+    check_elements(elements, data)
     train_set = GraphDataset(learned, recipe.model.r_max)
     validation_set = GraphDataset(data.validation, recipe.model.r_max)
     statistics = training_statistics(train_set[index] for index in range(len(train_set)))
@@ -131,119 +126,132 @@ def run(recipe: Recipe, log: RunLog) -> RunResult | None:
         f"{recipe.model.r_max} Å, {statistics.avg_num_neighbors:.1f} neighbours, "
         f"rms force {statistics.force_rms:.3f} eV/Å"
     )
-    if fabric.is_global_zero:
-        output.mkdir(parents=True, exist_ok=True)
-        write_durably(output / "recipe.yaml", recipe_text(recipe).encode())
-        log.open(output / "train.log")
-    options = loop_options(recipe, statistics, len(learned))
-    result = train(potential.to(fabric.device), train_set, validation_set, options, fabric, log)
-    if not fabric.is_global_zero:
-        return None
-    log.line(f"trained {result.n_steps} steps in {format_duration(result.seconds)}")
-
-    provenance = {
-        "recipe": recipe.model_dump(mode="json"),
-        "data_sha256": data.sha256,
-        "versions": _versions(),
-        "n_steps": result.n_steps,
-        "n_epochs": result.n_epochs,
-        "training_seconds": result.seconds,
-    }
-    native = output / "potential.eqpot"
-
-    def save(errors: dict[str, Any]) -> None:
-        save_potential(
-            native,
-            copy.deepcopy(result.potential).to("cpu"),
-            raw_weights=copy.deepcopy(result.raw_potential).to("cpu"),
-            provenance=provenance,
-            errors=errors,
+    batch_size = training.batch_size or max(1, round(_ATOMS_IN_BATCH / statistics.n_atoms))
+    checkpoints = CheckpointFolder(
+        output,
+        {"recipe": recipe.identity(), "data_sha256": data.sha256},
+        parse_duration(training.checkpoint_interval),
+        writes=fabric.is_global_zero,
+    )
+    with contextlib.ExitStack() as stack:
+        if fabric.is_global_zero:
+            output.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(locked_folder(output))
+            remove_parts(output)
+            write_durably(output / RECIPE, recipe_text(recipe).encode())
+            log.open(output / "train.log")
+        fabric.barrier()
+        result = train(
+            potential.to(fabric.device),
+            train_set,
+            validation_set,
+            training,
+            min(batch_size, len(learned)),
+            statistics.force_rms,
+            fabric,
+            checkpoints,
+            log,
         )
+        if not fabric.is_global_zero:
+            return None
+        log.line(
+            f"trained {result.n_steps} steps in {format_duration(result.seconds)}; lately "
+            f"{result.frames_per_second:.1f} frames/s, {result.waiting:.1%} waiting for frames"
+        )
+        provenance = {
+            "recipe": recipe.model_dump(mode="json"),
+            "data_sha256": data.sha256,
+            "versions": _versions(),
+            "n_steps": result.n_steps,
+            "n_epochs": result.n_epochs,
+        }
+        native = output / "potential.eqpot"
 
-    save({})  # whatever the evaluation meets, the weights are there
-    sets = {"train": learned, "validation": data.validation, **data.tests}
-    evaluations = {name: evaluate(result.potential, frames) for name, frames in sets.items()}
-    for name, evaluation in evaluations.items():
-        log.line(f"{name}: {evaluation}")
-    errors = {name: evaluation.as_dict() for name, evaluation in evaluations.items()}
-    save(errors)
-    export_torchscript(native, output / "potential.pt", training.dtype)
-    metrics = {
-        "errors": errors,
-        "history": result.history_columns(),
-        "statistics": {
-            "n_weights": n_weights,
-            "avg_num_neighbors": statistics.avg_num_neighbors,
-            "force_rms": statistics.force_rms,
-            "batch_size": options.batch_size,
-        },
-        "reference_energies": {SYMBOLS[z]: e for z, e in reference.items()},
-        "provenance": provenance,
-        "total_seconds": time.monotonic() - started,
-    }
-    text = json.dumps(metrics, indent=1, allow_nan=False)
-    write_durably(output / "metrics.json", (text + "\n").encode())
-    log.line(f"written: {native}, {output / 'potential.pt'}, {output / 'metrics.json'}")
-    return RunResult(output, metrics, result, evaluations)
+        def save(errors: dict[str, Any]) -> None:
+            save_potential(
+                native,
+                copy.deepcopy(result.potential).to("cpu"),
+                raw_weights=copy.deepcopy(result.raw_potential).to("cpu"),
+                provenance=provenance,
+                errors=errors,
+            )
+
+        save({})  # whatever the evaluation meets, the weights are there
+        sets = {"train": learned, "validation": data.validation, **data.tests}
+        evaluations = {name: evaluate(result.potential, frames) for name, frames in sets.items()}
+        for name, evaluation in evaluations.items():
+            log.line(f"{name}: {evaluation}")
+        errors = {name: evaluation.as_dict() for name, evaluation in evaluations.items()}
+        save(errors)
+        export_torchscript(native, output / "potential.pt", training.dtype)
+        metrics = {
+            "errors": errors,
+            "history": result.history_columns(),
+            "events": result.events,
+            "statistics": {
+                "n_weights": n_weights,
+                "avg_num_neighbors": statistics.avg_num_neighbors,
+                "force_rms": statistics.force_rms,
+                "batch_size": batch_size,
+                "frames_per_second": result.frames_per_second,
+                "waiting": result.waiting,
+            },
+            "reference_energies": {SYMBOLS[z]: e for z, e in reference.items()},
+            "provenance": provenance,
+            "training_seconds": result.seconds,
+            "total_seconds": time.monotonic() - started,
+        }
+        text = json.dumps(metrics, indent=1, allow_nan=False)
+        write_durably(output / METRICS, (text + "\n").encode())
+        log.line(f"written: {native}, {output / 'potential.pt'}, {output / METRICS}")
+        whole = RunResult(output, metrics, result, evaluations)
+        if finish is not None:
+            finish(whole)
+        checkpoints.remove()
+        return whole
 
 
-def read_data(recipe: Recipe, log: RunLog) -> RunData:
-    """Read, count and split the frames of a recipe.
+def check_output(recipe: Recipe) -> None:
+    """Check that the output folder may be used: it is empty, or holds this run unfinished.
 
     Raises
     ------
-    FileNotFoundError, ValueError
-        As :func:`eqpot.data.read_frames` and :func:`eqpot.data.split_frames`.
+    FileExistsError
+        If it holds a finished run or files that are of no run.
+    ValueError
+        If it holds a run of another recipe; names what differs.
     """
-    section = recipe.data
-    sha256: dict[str, str] = {}
-    units = {str(k): v for k, v in section.units.items()} if section.units is not None else None
-
-    def read(name: str) -> list[Frame]:
-        reading = read_frames(
-            name,
-            energy_key=section.energy_key,
-            forces_key=section.forces_key,
-            stress_key=section.stress_key,
-            virial_key=section.virial_key,
-            units=units,
+    output = Path(recipe.output)
+    if not output.exists() or (output.is_dir() and not any(output.iterdir())):
+        return
+    # a run killed at its very start leaves no more than an unfinished file
+    if output.is_file() or (
+        not (output / RECIPE).is_file() and any(path.suffix != ".part" for path in output.iterdir())
+    ):
+        raise FileExistsError(
+            f"{output}: `output` holds something that is no run of training; name another folder "
+            "or remove it"
         )
-        log.line(str(reading))
-        for frame in reading.frames:
-            _check_distances(frame)
-        with Path(name).open("rb") as file:
-            sha256[name] = hashlib.file_digest(file, "sha256").hexdigest()
-        return reading.frames
-
-    frames = [frame for name in section.train for frame in read(name)]
-    if isinstance(section.validation, str):
-        train_frames, validation = frames, read(section.validation)
-        validation = [frame for frame in validation if not frame.is_isolated_atom]
-        if not validation:
-            raise ValueError(f"{section.validation}: holds no frame but isolated atoms")
-    else:
-        split = split_frames(frames, section.validation, recipe.training.seed)
-        train_frames = [frames[index] for index in split.train]
-        validation = [frames[index] for index in split.validation]
-    n_isolated = sum(frame.is_isolated_atom for frame in train_frames)
-    log.line(
-        f"{len(train_frames) - n_isolated} frames to train, {len(validation)} to validate, "
-        f"{n_isolated} isolated atoms"
-    )
-    tests = {
-        name: [frame for frame in read(name) if not frame.is_isolated_atom] for name in section.test
-    }
-    for name, test_frames in tests.items():
-        if not test_frames:
-            raise ValueError(f"{name}: holds no frame but isolated atoms")
-    return RunData(train_frames, validation, tests, sha256)
+    if is_finished(recipe):
+        raise FileExistsError(
+            f"{output}: holds the finished run of this recipe; name another `output` to repeat it"
+        )
 
 
-def _check_distances(frame: Frame) -> None:
-    try:
-        check_distances(frame.positions, frame.cell, frame.pbc)
-    except ValueError as error:
-        raise ValueError(f"{frame.source}: {error}") from error
+def is_finished(recipe: Recipe) -> bool:
+    """Return whether the output folder holds the finished run of this recipe.
+
+    Raises
+    ------
+    ValueError
+        If it holds a run of another recipe; names what differs.
+    """
+    output = Path(recipe.output)
+    if not (output / RECIPE).is_file():
+        return False
+    check_identity(output, read_recipe(output / RECIPE).identity(), recipe.identity())
+    left = [name for name in (CHECKPOINT, PREVIOUS_CHECKPOINT) if (output / name).exists()]
+    return (output / METRICS).is_file() and not left
 
 
 def _accelerator(wanted: str) -> str:
@@ -252,18 +260,6 @@ def _accelerator(wanted: str) -> str:
     if wanted == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     return wanted
-
-
-def _check_elements(elements: list[int], data: RunData) -> None:
-    for frames in (data.validation, *data.tests.values()):
-        for frame in frames:
-            unknown = set(frame.atomic_numbers.tolist()) - set(elements)
-            if unknown:
-                symbols = ", ".join(SYMBOLS[z] for z in sorted(unknown))
-                raise ValueError(
-                    f"{frame.source}: holds {symbols}, which no training frame holds; add frames "
-                    f"with {symbols} to `data.train`, or take this frame out"
-                )
 
 
 def fresh_potential(
@@ -294,30 +290,6 @@ def fresh_potential(
     chosen = rng.permutation(len(train_set))[:_FRAMES_FOR_SCALE]
     scale_to_data(potential, collate([train_set[int(index)] for index in chosen]))
     return potential
-
-
-def loop_options(recipe: Recipe, statistics: Statistics, n_frames: int) -> LoopOptions:
-    """Return the options of the loop: those of the recipe, and what the data decide."""
-    training = recipe.training
-    length = training.max_time
-    if length is None and training.epochs is None:
-        length = DEFAULT_MAX_TIME
-    batch_size = training.batch_size or max(1, round(_ATOMS_IN_BATCH / statistics.n_atoms))
-    return LoopOptions(
-        max_seconds=parse_duration(length) if length is not None else None,
-        n_epochs=training.epochs,
-        batch_size=min(batch_size, n_frames),
-        seed=training.seed,
-        learning_rate=training.learning_rate,
-        energy_weight=training.energy_weight,
-        final_energy_weight=training.final_energy_weight,
-        energy_ramp=training.energy_ramp,
-        forces_weight=training.forces_weight,
-        stress_weight=training.stress_weight,
-        ema_decay=training.ema_decay,
-        max_gradient_norm=training.max_gradient_norm,
-        force_unit=statistics.force_rms,
-    )
 
 
 def _versions() -> dict[str, str]:
