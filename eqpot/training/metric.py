@@ -38,8 +38,5 @@ def validation_metric(
     errors = {"energy": energy_rmse, "forces": forces_rmse, "stress": virial_rmse}
     if name != "loss":
         return errors[name]
-    return sum(
-        getattr(weights, label) * (error / force_unit) ** 2
-        for label, error in errors.items()
-        if not math.isnan(error)
-    )
+    parts = zip((weights.energy, weights.forces, weights.stress), errors.values(), strict=True)
+    return sum(weight * (x / force_unit) ** 2 for weight, x in parts if not math.isnan(x))

@@ -69,7 +69,7 @@ class _Muon(torch.optim.Optimizer):
         self.adam = torch.optim.AdamW(groups, **adam)
 
     @torch.no_grad()
-    def step(self, closure: Any = None) -> Any:  # type: ignore[override]
+    def step(self, closure: Any = None) -> Any:
         """Take a step."""
         assert closure is None
         rates = [group["lr"] for group in self.param_groups]
@@ -162,11 +162,8 @@ def build_optimizer(
 
 def _matrices(module: nn.Module) -> list[nn.Parameter]:
     """Return the weights that map channels to channels: matrices, or a stack of them."""
-    return [
-        part.weight
-        for part in module.modules()
-        if isinstance(part, nn.Linear | DegreeLinear) and part.weight.requires_grad
-    ]
+    weights = [p.weight for p in module.modules() if isinstance(p, nn.Linear | DegreeLinear)]
+    return [w for w in weights if isinstance(w, nn.Parameter) and w.requires_grad]
 
 
 def _groups(module: nn.Module, decay: float, without: set[int]) -> list[dict[str, Any]]:
