@@ -29,8 +29,8 @@ class OptimizerSettings(Section):
     amsgrad: bool = True
     """adam, adamw: steps are divided by the largest mean of squared gradients so far."""
     weight_decay: Annotated[float, Field(ge=0)] | None = None
-    """Decay of weight matrices, per step in units of the learning rate; 0.01 if not given. Biases,
-    embeddings and weights of species never decay, and none does with adam."""
+    """Decay of the matrices that mix channels, per step in units of the learning rate; 0.01 if not
+    given. Other weights never decay, and none does with adam."""
 
     @model_validator(mode="after")
     def _decay_of_adam(self) -> "OptimizerSettings":

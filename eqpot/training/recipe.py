@@ -5,10 +5,12 @@ import difflib
 import io
 import json
 import re
+import textwrap
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, get_args, get_origin
 
 from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
+from pydantic.fields import FieldInfo
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from ruamel.yaml.error import MarkedYAMLError
@@ -21,7 +23,14 @@ from ruamel.yaml.events import (
 from ruamel.yaml.reader import ReaderError
 
 from eqpot.models import settings_of
+from eqpot.training.averages import AverageSettings
+from eqpot.training.loss import LossSettings
+from eqpot.training.metric import MetricName
+from eqpot.training.optimizers import OptimizerSettings
+from eqpot.training.patience import EarlyStoppingSettings
+from eqpot.training.schedule import ScheduleSettings
 from eqpot.training.section import Section
+from eqpot.training.stages import StageSettings, check_order
 
 _LARGEST_FILE: Final = 2**20
 _DEEPEST: Final = 32
@@ -158,6 +167,21 @@ class TrainingSection(Section):
     """Devices on each node."""
     num_nodes: Annotated[int, Field(ge=1)] = 1
     """Nodes, started by torchrun or SLURM."""
+    loss: LossSettings = LossSettings()
+    """How an error counts."""
+    optimizer: OptimizerSettings = OptimizerSettings()
+    """How gradients become steps."""
+    schedule: ScheduleSettings = ScheduleSettings()
+    """How the learning rate changes over the run."""
+    stages: list[StageSettings] = Field(default=[])
+    """Parts of the run, each with another learning rate or other weights of the loss."""
+    average: AverageSettings = AverageSettings()
+    """Which weights are validated, and deployed at the end."""
+    metric: MetricName = "loss"
+    """What judges a validation, for the best weights, plateau and early stopping: the error of
+    one label, or of all, weighted as at the end of the run."""
+    early_stopping: EarlyStoppingSettings = EarlyStoppingSettings()
+    """When the run ends before its last step."""
 
     @field_validator("max_time")
     @classmethod
@@ -170,6 +194,21 @@ class TrainingSection(Section):
     def _one_length(self) -> "TrainingSection":
         if self.max_time is not None and self.epochs is not None:
             raise ValueError("give `max_time` or `epochs`, not both")
+        return self
+
+    @field_validator("stages")
+    @classmethod
+    def _one_after_the_other(cls, value: list[StageSettings]) -> list[StageSettings]:
+        check_order(value)
+        return value
+
+    @model_validator(mode="after")
+    def _schedule_of_optimizer(self) -> "TrainingSection":
+        if self.optimizer.kind == "schedule_free" and self.schedule.kind != "constant":
+            raise ValueError(
+                "the schedule_free `optimizer` averages in place of a schedule: it needs "
+                f"`schedule: {{kind: constant}}`, got {self.schedule.kind}"
+            )
         return self
 
 
@@ -185,6 +224,9 @@ class Recipe(Section):
 
 DEFAULT_MAX_TIME: Final = "1 h"
 """Length of a run whose recipe gives neither ``max_time`` nor ``epochs``."""
+
+
+_EXAMPLES: Final = {"output": "runs/first", "train": ["train.extxyz"], "data": {}}
 
 
 class RecipeError(ValueError):
@@ -354,8 +396,15 @@ def _place(document: CommentedMap, problem: Any) -> tuple[list[str], int]:
 def _known_keys(location: list[str]) -> list[str]:
     section: Any = Recipe
     for part in location:
-        section = section.model_fields[part].annotation
+        is_index = get_origin(section) is list
+        section = get_args(section)[0] if is_index else section.model_fields[part].annotation
     return list(section.model_fields)
+
+
+def section_of(field: FieldInfo) -> type[Section] | None:
+    """Return the section that a key of a recipe is, if it is one."""
+    kind: Any = field.annotation
+    return kind if isinstance(kind, type) and issubclass(kind, Section) else None
 
 
 def recipe_text(recipe: Recipe | None = None, *, documented: bool = True) -> str:
@@ -368,25 +417,26 @@ def recipe_text(recipe: Recipe | None = None, *, documented: bool = True) -> str
     documented
         Whether to write the meanings.
     """
-    lines = []
-    values = recipe.model_dump() if recipe is not None else {}
+    lines: list[str] = []
 
-    def write(name: str, value: Any, description: str | None, indent: str) -> None:
-        if documented and description:
-            lines.append(f"{indent}# {description}")
-        lines.append(f"{indent}{name}: {json.dumps(value, ensure_ascii=False)}")
+    def write(section: type[Section], values: dict[str, Any], indent: str) -> None:
+        for name, field in section.model_fields.items():
+            default = _EXAMPLES[name] if field.is_required() else field.default
+            value = values.get(name, default)
+            part = section_of(field)
+            meaning = field.description if part is None else part.__doc__
+            if part is not None and not indent:
+                lines.append("")
+            if documented and meaning:
+                start = f"{indent}# "
+                lines.extend(
+                    textwrap.wrap(meaning, 100, initial_indent=start, subsequent_indent=start)
+                )
+            if part is None:
+                lines.append(f"{indent}{name}: {json.dumps(value, ensure_ascii=False)}")
+            else:
+                lines.append(f"{indent}{name}:")
+                write(part, value if isinstance(value, dict) else {}, f"{indent}  ")
 
-    for name, field in Recipe.model_fields.items():
-        section = field.annotation
-        if isinstance(section, type) and issubclass(section, BaseModel):
-            lines.append("")
-            if documented and section.__doc__:
-                lines.append(f"# {section.__doc__}")
-            lines.append(f"{name}:")
-            for key, entry in section.model_fields.items():
-                default = ["train.extxyz"] if entry.is_required() else entry.default
-                value = values[name][key] if values else default
-                write(key, value, entry.description, "  ")
-        else:
-            write(name, values.get(name, "runs/first"), field.description, "")
+    write(Recipe, recipe.model_dump() if recipe is not None else {}, "")
     return "\n".join(lines) + "\n"
