@@ -179,6 +179,50 @@ def test_two_lengths(refusal):
     ]
 
 
+@pytest.mark.parametrize(
+    ("text", "line", "message"),
+    [
+        (
+            "  schedule:\n    warm_up: 3\n",
+            6,
+            "`training.schedule.warm_up`: unknown key; did you mean `warmup`? Known keys: kind, ",
+        ),
+        (
+            "  stages:\n    - start: 0.5\n      energyweight: 3\n",
+            7,
+            "`training.stages.0.energyweight`: unknown key; did you mean `energy_weight`? Known "
+            "keys: start, learning_rate, ",
+        ),
+        ("  stages:\n    - energy_weight: 3\n", 6, "`training.stages.0.start`: this key is needed"),
+        (
+            "  stages: [3]\n",
+            5,
+            "`training.stages.0`: must be a section with the keys start, learning_rate, ",
+        ),
+        (
+            "  stages: [{start: 0.5, forces_weight: 1}, {start: 0.5, forces_weight: 2}]\n",
+            5,
+            "`training.stages`: `stages` must be in the order of their `start`, got [0.5, 0.5]",
+        ),
+        (
+            "  loss: {energy: conditioned}\n",
+            5,
+            "`training.loss.energy`: input should be 'mse', 'mae' or 'huber', got 'conditioned'",
+        ),
+        (
+            "  optimizer: {kind: schedule_free}\n",
+            4,
+            "`training`: the schedule_free `optimizer` averages in place of a schedule: it needs "
+            "`schedule: {kind: constant}`, got cosine",
+        ),
+        ("  loss: huber\n", 5, "`training.loss`: must be a section with the keys energy, forces, "),
+    ],
+)
+def test_sections_in_sections(refusal, text, line, message):
+    (refused,) = refusal(LEAST + "training:\n" + text)
+    assert refused.startswith(f"line {line}: {message}")
+
+
 def test_missing_keys(refusal):
     assert refusal("model:\n  preset: small\n") == [
         "line 1: `output`: this key is needed",
@@ -313,7 +357,12 @@ def test_text_and_back(tmp_path_factory, documented, name, rate):
         output=name,
         data={"train": [name, "b"], "validation": 0.25, "reference_energies": {"No": -1e-7}},
         model={"preset": "small", "l_max": 2, "repulsion": True},
-        training={"max_time": "3 min", "learning_rate": rate},
+        training={
+            "max_time": "3 min",
+            "learning_rate": rate,
+            "loss": {"forces": "l2"},
+            "stages": [{"start": 0.25, "energy_weight": rate}],
+        },
     )
     path = tmp_path_factory.mktemp("recipe") / "recipe.yaml"
     path.write_text(recipe_text(recipe, documented=documented), encoding="utf-8")

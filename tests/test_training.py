@@ -17,7 +17,6 @@ from eqpot.training.progress import RunLog
 from eqpot.training.recipe import Recipe, parse_duration
 from eqpot.training.rescue import DivergedError as NonFiniteLossError
 from eqpot.training.run import run
-from eqpot.training.schedule import energy_weight, learning_rate_factor
 
 
 @pytest.fixture
@@ -120,16 +119,6 @@ def test_max_time_becomes_a_number_of_steps_that_are_all_taken(frames, tmp_path)
 def test_a_loss_that_is_not_finite_names_the_frames(frames, tmp_path):
     with pytest.raises(NonFiniteLossError, match=r"frames\.extxyz, frame \d+.*learning_rate"):
         quiet_run(recipe_of(frames, tmp_path / "run", learning_rate=1e30))
-
-
-def test_schedules():
-    factors = [learning_rate_factor(step, 1000, 100) for step in range(1000)]
-    assert factors[0] == pytest.approx(0.01, rel=1e-3)
-    assert int(np.argmax(factors)) == 99
-    assert factors[-1] == pytest.approx(0.002)
-    assert energy_weight(0, 1000, 0.01, 10.0, 0.7) == pytest.approx(0.01)
-    assert energy_weight(999, 1000, 0.01, 10.0, 0.7) == pytest.approx(10.0)
-    assert learning_rate_factor(0, 1, 0) == 1.0
 
 
 @pytest.mark.parametrize(

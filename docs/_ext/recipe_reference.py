@@ -2,17 +2,18 @@
 
 import json
 import types
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import annotated_types
 from docutils import nodes
-from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
-from eqpot.training.recipe import Recipe
+from eqpot.training.recipe import Recipe, section_of
+from eqpot.training.section import Section
 
 _NAMES = {
     str: "text",
@@ -40,6 +41,8 @@ def type_text(annotation: Any, metadata: Any = ()) -> str:
         text = f"list of {type_text(arguments[0])}"
     elif origin is dict:
         text = f"mapping from {type_text(arguments[0])} to {type_text(arguments[1])}"
+    elif isinstance(annotation, type) and issubclass(annotation, Section):
+        text = "section"
     else:
         text = _NAMES[annotation]
     limits_text = [
@@ -67,7 +70,21 @@ def default_text(field: FieldInfo) -> str | None:
     if field.is_required():
         return None
     assert field.default is not PydanticUndefined
+    if section_of(field) is not None:
+        return "see below"
     return json.dumps(field.default, ensure_ascii=False)
+
+
+def _sections(path: str, of: type[Section]) -> Iterator[tuple[str, type[Section]]]:
+    """Yield the sections within a section, and those that a list may hold, with their paths."""
+    for key, field in of.model_fields.items():
+        section = section_of(field)
+        for part in get_args(field.annotation):
+            if isinstance(part, type) and issubclass(part, Section):
+                section = part
+        if section is not None:
+            yield f"{path}{key}", section
+            yield from _sections(f"{path}{key}.", section)
 
 
 class RecipeReference(SphinxDirective):
@@ -76,19 +93,16 @@ class RecipeReference(SphinxDirective):
     def run(self) -> list[nodes.Node]:
         """Return a section for the keys at the top and one for each section of the recipe."""
         self.env.note_reread()  # the types may change while this page does not
-        top = {}
-        sections = []
-        for name, field in Recipe.model_fields.items():
-            model = field.annotation
-            if isinstance(model, type) and issubclass(model, BaseModel):
-                sections.append(self._section(name, model.__doc__ or "", model.model_fields))
-            else:
-                top[name] = field
+        top = {key: field for key, field in Recipe.model_fields.items() if not section_of(field)}
+        sections = [
+            self._section(name, section.__doc__ or "", section.model_fields)
+            for name, section in _sections("", Recipe)
+        ]
         return [self._section("recipe", "Keys at the top of the file.", top), *sections]
 
     def _section(self, name: str, about: str, fields: dict[str, FieldInfo]) -> nodes.section:
         title = "At the top" if name == "recipe" else name
-        section = nodes.section(ids=[f"recipe-{name}"])
+        section = nodes.section(ids=[nodes.make_id(f"recipe-{name}")])
         heading = nodes.title()
         heading += nodes.Text(title) if name == "recipe" else nodes.literal(text=title)
         section += heading

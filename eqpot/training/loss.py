@@ -207,14 +207,3 @@ def _weight(graph: Graph, name: str) -> Tensor:
 def _column(values: Tensor, label: Tensor) -> Tensor:
     """Return values of frames or atoms in a shape that spreads over the components of a label."""
     return values.view((-1,) + (1,) * (label.dim() - 1))
-
-
-def loss_terms(outputs: Dict[str, Tensor], graph: Graph, force_unit: float) -> Dict[str, Tensor]:
-    """Return the mean squared errors of a batch by label, in units of the loss."""
-    sums, totals = loss_sums(outputs, graph, force_unit, LossSettings()), label_totals(graph)
-    return {name: sums[name] / totals[name].clamp(min=1e-30) for name in LABELS}
-
-
-def total_loss(terms: Dict[str, Tensor], weights: LossWeights) -> Tensor:
-    """Return the weighted sum of the terms."""
-    return combine(terms, {name: torch.ones_like(terms[name]) for name in LABELS}, weights)

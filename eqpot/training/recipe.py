@@ -2,13 +2,12 @@
 
 import datetime
 import difflib
-import inspect
 import io
 import json
 import re
-from collections.abc import Mapping
+import textwrap
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, get_args
+from typing import Annotated, Any, Final, Literal, get_args, get_origin
 
 from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 from pydantic.fields import FieldInfo
@@ -24,9 +23,15 @@ from ruamel.yaml.events import (
 from ruamel.yaml.reader import ReaderError
 
 from eqpot.models import settings_of
+from eqpot.training.averages import AverageSettings
 from eqpot.training.loss import LossSettings
 from eqpot.training.memory import parse_size
+from eqpot.training.metric import MetricName
+from eqpot.training.optimizers import OptimizerSettings
+from eqpot.training.patience import EarlyStoppingSettings
+from eqpot.training.schedule import ScheduleSettings
 from eqpot.training.section import Section
+from eqpot.training.stages import StageSettings, check_order
 
 _LARGEST_FILE: Final = 2**20
 _DEEPEST: Final = 32
@@ -155,8 +160,6 @@ class TrainingSection(Section):
     """Decay of the moving average of the weights."""
     max_gradient_norm: Annotated[float, Field(gt=0)] = 0.1
     """Gradients of the loss are clipped to this norm."""
-    loss: LossSettings = LossSettings()
-    """How errors count."""
     checkpoint_interval: str | float = "10 min"
     """Time between checkpoints; what a kill at any moment costs at most."""
     spike_factor: Annotated[float, Field(gt=1)] = 100.0
@@ -178,6 +181,21 @@ class TrainingSection(Section):
     """Devices on each node."""
     num_nodes: Annotated[int, Field(ge=1)] = 1
     """Nodes, started by torchrun or SLURM."""
+    loss: LossSettings = LossSettings()
+    """How an error counts."""
+    optimizer: OptimizerSettings = OptimizerSettings()
+    """How gradients become steps."""
+    schedule: ScheduleSettings = ScheduleSettings()
+    """How the learning rate changes over the run."""
+    stages: list[StageSettings] = Field(default=[])
+    """Parts of the run, each with another learning rate or other weights of the loss."""
+    average: AverageSettings = AverageSettings()
+    """Which weights are validated, and deployed at the end."""
+    metric: MetricName = "loss"
+    """What judges a validation, for the best weights, plateau and early stopping: the error of
+    one label, or of all, weighted as at the end of the run."""
+    early_stopping: EarlyStoppingSettings = EarlyStoppingSettings()
+    """When the run ends before its last step."""
 
     @field_validator("memory_limit")
     @classmethod
@@ -197,6 +215,21 @@ class TrainingSection(Section):
     def _one_length(self) -> "TrainingSection":
         if self.max_time is not None and self.epochs is not None:
             raise ValueError("give `max_time` or `epochs`, not both")
+        return self
+
+    @field_validator("stages")
+    @classmethod
+    def _one_after_the_other(cls, value: list[StageSettings]) -> list[StageSettings]:
+        check_order(value)
+        return value
+
+    @model_validator(mode="after")
+    def _schedule_of_optimizer(self) -> "TrainingSection":
+        if self.optimizer.kind == "schedule_free" and self.schedule.kind != "constant":
+            raise ValueError(
+                "the schedule_free `optimizer` averages in place of a schedule: it needs "
+                f"`schedule: {{kind: constant}}`, got {self.schedule.kind}"
+            )
         return self
 
 
@@ -223,7 +256,7 @@ DEFAULT_MAX_TIME: Final = "1 h"
 """Length of a run whose recipe gives neither ``max_time`` nor ``epochs``."""
 
 
-_PLACES: Final[dict[str, Any]] = {"output": "runs/first", "train": ["train.extxyz"]}
+_EXAMPLES: Final = {"output": "runs/first", "train": ["train.extxyz"], "data": {}}
 _MEANS: Final = (
     "accelerator", "checkpoint_interval", "devices", "edge_budget", "memory_limit", "num_nodes",
     "num_workers",
@@ -397,8 +430,15 @@ def _place(document: CommentedMap, problem: Any) -> tuple[list[str], int]:
 def _known_keys(location: list[str]) -> list[str]:
     section: Any = Recipe
     for part in location:
-        section = section.model_fields[part].annotation
+        is_index = get_origin(section) is list
+        section = get_args(section)[0] if is_index else section.model_fields[part].annotation
     return list(section.model_fields)
+
+
+def section_of(field: FieldInfo) -> type[Section] | None:
+    """Return the section that a key of a recipe is, if it is one."""
+    kind: Any = field.annotation
+    return kind if isinstance(kind, type) and issubclass(kind, Section) else None
 
 
 def recipe_text(recipe: Recipe | None = None, *, documented: bool = True) -> str:
@@ -413,28 +453,24 @@ def recipe_text(recipe: Recipe | None = None, *, documented: bool = True) -> str
     """
     lines: list[str] = []
 
-    def write(section: type[BaseModel], values: Mapping[str, Any] | None, indent: str) -> None:
+    def write(section: type[Section], values: dict[str, Any], indent: str) -> None:
         for name, field in section.model_fields.items():
-            value = values[name] if values is not None else _PLACES.get(name, field.default)
-            nested = _section_of(field)
-            comment = field.description if nested is None else nested.__doc__
-            if nested is not None and not indent:
+            default = _EXAMPLES[name] if field.is_required() else field.default
+            value = values.get(name, default)
+            part = section_of(field)
+            meaning = field.description if part is None else part.__doc__
+            if part is not None and not indent:
                 lines.append("")
-            if documented and comment:
-                lines.extend(f"{indent}# {line}" for line in inspect.cleandoc(comment).split("\n"))
-            if nested is None or value is None:
+            if documented and meaning:
+                start = f"{indent}# "
+                lines.extend(
+                    textwrap.wrap(meaning, 100, initial_indent=start, subsequent_indent=start)
+                )
+            if part is None:
                 lines.append(f"{indent}{name}: {json.dumps(value, ensure_ascii=False)}")
             else:
                 lines.append(f"{indent}{name}:")
-                write(nested, value if isinstance(value, Mapping) else None, indent + "  ")
+                write(part, value if isinstance(value, dict) else {}, f"{indent}  ")
 
-    write(Recipe, None if recipe is None else recipe.model_dump(), "")
+    write(Recipe, recipe.model_dump() if recipe is not None else {}, "")
     return "\n".join(lines) + "\n"
-
-
-def _section_of(field: FieldInfo) -> type[BaseModel] | None:
-    """Return the section that a field holds, if it holds one."""
-    for kind in (field.annotation, *get_args(field.annotation)):
-        if isinstance(kind, type) and issubclass(kind, BaseModel):
-            return kind
-    return None

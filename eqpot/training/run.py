@@ -27,8 +27,9 @@ from eqpot.training.checkpoint import NAME as CHECKPOINT
 from eqpot.training.checkpoint import PREVIOUS as PREVIOUS_CHECKPOINT
 from eqpot.training.checkpoint import CheckpointFolder, check_identity
 from eqpot.training.evaluation import Evaluation, evaluate
+from eqpot.training.history import TrainingResult
 from eqpot.training.initialization import scale_to_data
-from eqpot.training.loop import TrainingResult, train
+from eqpot.training.loop import train
 from eqpot.training.progress import RunLog, format_duration
 from eqpot.training.recipe import Recipe, parse_duration, read_recipe, recipe_text
 from eqpot.training.run_data import check_elements, read_data
