@@ -161,7 +161,7 @@ def torch_neighbor_list(
 
     lattice_t = torch.from_numpy(bounding).to(device)
     fractional = (points - torch.from_numpy(origin).to(device)) @ torch.linalg.inv(lattice_t)
-    periodic_t = torch.from_numpy(periodic).to(device)
+    periodic_t = torch.tensor(periodic, device=device)
     n_bins_t = torch.from_numpy(n_bins).to(device)
     # an atom outside of the cell is looked for at its image inside, `wraps` lattice vectors back
     wraps = torch.where(periodic_t, fractional.floor(), 0.0)

@@ -47,6 +47,8 @@ class TrainingResult:
         Validations, the last one at the end.
     events
         What happened beside the plan: each with ``step``, ``kind`` and ``message``.
+    excluded
+        Training frames that were left out, as no weights could learn them.
     frames_per_second
         Of the last part of the run, validation included.
     waiting
@@ -60,6 +62,7 @@ class TrainingResult:
     seconds: float
     history: list[HistoryEntry] = field(default_factory=list)
     events: list[dict[str, Any]] = field(default_factory=list)
+    excluded: frozenset[int] = frozenset()
     frames_per_second: float = 0.0
     waiting: float = 0.0
 

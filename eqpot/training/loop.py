@@ -222,6 +222,7 @@ class _Trainer:
             self._seconds(),
             self.history,
             self.events,
+            self.rescue.excluded,
             self.n_frames_seen / seconds,
             self.seconds_waited / seconds,
         )

@@ -1,5 +1,6 @@
 """What a training run tells: on the screen, and in a log file."""
 
+import contextlib
 from pathlib import Path
 from types import TracebackType
 from typing import TextIO
@@ -50,8 +51,7 @@ class RunLog:
             return
         self._file = path.open("a", encoding="utf-8")
         for line in self._early:
-            self._file.write(line + "\n")
-        self._file.flush()
+            self._write(line)
 
     def line(self, text: str = "") -> None:
         """Print and write a line."""
@@ -61,8 +61,15 @@ class RunLog:
         if self._file is None:
             self._early.append(text)
         else:
+            self._write(text)
+
+    def _write(self, text: str) -> None:
+        assert self._file is not None
+        try:
             self._file.write(text + "\n")
             self._file.flush()
+        except OSError as error:
+            raise OSError(f"{self._file.name}: cannot write a line: {error.strerror}") from error
 
     def start_steps(self, n_steps: int, first: int = 0) -> None:
         """Begin the progress of ``n_steps`` steps, of which ``first`` are done."""
@@ -92,7 +99,9 @@ class RunLog:
     ) -> None:
         self.stop_steps()
         if self._file is not None:
-            if error is not None:
-                self._file.write(f"ended by {type(error).__name__}: {error}\n")
-            self._file.close()
+            # on a full disk closing fails again; the first error is the one to tell
+            with contextlib.suppress(OSError):
+                if error is not None:
+                    self._file.write(f"ended by {type(error).__name__}: {error}\n")
+                self._file.close()
             self._file = None

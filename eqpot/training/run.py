@@ -178,7 +178,8 @@ def run(
             )
 
         save({})  # whatever the evaluation meets, the weights are there
-        sets = {"train": learned, "validation": data.validation, **data.tests}
+        used = [frame for i, frame in enumerate(learned) if i not in result.excluded]
+        sets = {"train": used, "validation": data.validation, **data.tests}
         evaluations = {name: evaluate(result.potential, frames) for name, frames in sets.items()}
         for name, evaluation in evaluations.items():
             log.line(f"{name}: {evaluation}")
