@@ -24,10 +24,12 @@ from ruamel.yaml.reader import ReaderError
 
 from eqpot.models import settings_of
 from eqpot.training.averages import AverageSettings
+from eqpot.training.loggers import LoggerName
 from eqpot.training.loss import LossSettings
 from eqpot.training.metric import MetricName
 from eqpot.training.optimizers import OptimizerSettings
 from eqpot.training.patience import EarlyStoppingSettings
+from eqpot.training.precision import PrecisionName
 from eqpot.training.schedule import ScheduleSettings
 from eqpot.training.section import Section
 from eqpot.training.stages import StageSettings, check_order
@@ -182,6 +184,12 @@ class TrainingSection(Section):
     one label, or of all, weighted as at the end of the run."""
     early_stopping: EarlyStoppingSettings = EarlyStoppingSettings()
     """When the run ends before its last step."""
+    precision: PrecisionName = "full"
+    """Precision of matrix products while training: bf16 for those that mix channels, or tf32 for
+    all (on CUDA). Both cost accuracy of energies, and are for first trials."""
+    loggers: list[LoggerName] = Field(default=[])
+    """Where metrics are logged besides train.log and metrics.json. Nothing is sent over the network
+    unless WANDB_MODE or MLFLOW_TRACKING_URI in the environment say so."""
 
     @field_validator("max_time")
     @classmethod
@@ -208,6 +216,14 @@ class TrainingSection(Section):
             raise ValueError(
                 "the schedule_free `optimizer` averages in place of a schedule: it needs "
                 f"`schedule: {{kind: constant}}`, got {self.schedule.kind}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _precision_of_dtype(self) -> "TrainingSection":
+        if self.precision != "full" and self.dtype != "float32":
+            raise ValueError(
+                f"`precision: {self.precision}` needs `dtype: float32`, got {self.dtype}"
             )
         return self
 
