@@ -99,7 +99,7 @@ class _Muon(torch.optim.Optimizer):
 
 
 def _as_stack(tensor: Tensor) -> Tensor:
-    return tensor.reshape(-1, *tensor.shape[-2:])
+    return tensor.view(-1, *tensor.shape[-2:])
 
 
 def build_optimizer(
