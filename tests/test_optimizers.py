@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from torch import nn
 
 from eqpot.nn.fields import DegreeLinear
+from eqpot.training.muon import Muon
 from eqpot.training.optimizers import (
     OptimizerSettings,
     build_optimizer,
@@ -105,39 +106,75 @@ def test_only_matrices_decay(settings):
 
 
 def test_muon_makes_steps_of_equal_size_in_all_directions():
-    """The step of a matrix has singular values near 0.2 · rate · √(longer side), for each degree.
+    """The step of each matrix G = U S Vᵀ of a stack is near -0.2 · rate · √(longer side) · U Vᵀ.
 
-    The iteration brings them into 0.68..1.13 of that (Jordan et al.); bfloat16 adds a few percent.
+    The iteration brings singular values into 0.68..1.13 (Jordan et al.). Along G, the step is then
+    as long as its singular values sum to, within the same bounds.
     """
     layer = DegreeLinear(2, 6, 4)
     before = layer.weight.detach().clone()
     both = nn.ModuleList([layer, nn.Linear(3, 3)])
     optimizer = build_optimizer(both, OptimizerSettings(kind="muon", weight_decay=0.0), 0.1)
     generator = torch.Generator().manual_seed(0)
-    layer.weight.grad = torch.randn(before.shape, generator=generator)
-    layer.weight.grad[1] *= 1e3
+    gradient = torch.randn(before.shape, generator=generator)
+    gradient[1] *= 1e3
+    layer.weight.grad = gradient.clone()
     optimizer.step()
-    values = torch.linalg.svdvals(layer.weight.detach() - before) / (0.1 * 0.2 * 6**0.5)
-    assert values.min() > 0.6
-    assert values.max() < 1.25
+    step = (before - layer.weight.detach()) / (0.1 * 0.2 * 6**0.5)
+    along = (step * gradient).sum(dim=(1, 2)) / torch.linalg.svdvals(gradient).sum(dim=1)
+    for values in (torch.linalg.svdvals(step), along):
+        assert values.min() > 0.67
+        assert values.max() < 1.14
+
+
+@pytest.mark.parametrize("shape", [(6, 4), (4, 6), (5, 5)])
+def test_muon_takes_the_steps_of_the_muon_of_torch(shape):
+    """For each matrix of a stack, but for the bfloat16 in which torch iterates."""
+    generator = torch.Generator().manual_seed(0)
+    start = torch.randn(3, *shape, generator=generator)
+    stack = nn.Parameter(start.clone())
+    single = [nn.Parameter(matrix.clone()) for matrix in start]
+    settings = {"lr": 0.1, "weight_decay": 0.3, "momentum": 0.9}
+    ours = Muon([stack], **settings)
+    theirs = torch.optim.Muon(single, **settings, adjust_lr_fn="match_rms_adamw")
+    for _ in range(4):
+        stack.grad = torch.randn(3, *shape, generator=generator)
+        for index, matrix in enumerate(single):
+            matrix.grad = stack.grad[index].clone()
+        ours.step()
+        theirs.step()
+    error = (stack - torch.stack(list(single))).norm() / (stack - start).norm()
+    assert error < 0.02
+
+
+def test_muon_leaves_rows_to_adam():
+    """A readout has one row, and a first step of Adam has the size of the rate in each weight."""
+    parts = nn.ModuleList([nn.Linear(4, 4, bias=False), nn.Linear(4, 1, bias=False)])
+    optimizer = build_optimizer(parts, OptimizerSettings(kind="muon", weight_decay=0.0), 0.1)
+    before = weights_of(parts)
+    for parameter in parts.parameters():
+        parameter.grad = torch.arange(1.0, 1.0 + parameter.numel()).view_as(parameter)
+    optimizer.step()
+    assert torch.allclose(before[1] - parts[1].weight, torch.tensor(0.1), rtol=1e-5)
+    assert not torch.allclose(before[0] - parts[0].weight, torch.tensor(0.1), rtol=0.1)
 
 
 @NEEDS_SCHEDULE_FREE
 def test_evaluation_weights_of_schedule_free_are_the_average():
     """x is the mean of the points z, weighted equally while the learning rate is constant."""
-    layer = nn.Linear(3, 2, bias=False, dtype=torch.float64)
+    layer = nn.Linear(30, 20, bias=False, dtype=torch.float64)
     optimizer = build_optimizer(
         layer, OptimizerSettings(kind="schedule_free", weight_decay=0.0), 0.01
     )
     generator = torch.Generator().manual_seed(0)
     points = []
     for _ in range(20):
-        layer.weight.grad = torch.randn(2, 3, generator=generator, dtype=torch.float64)
+        layer.weight.grad = torch.randn(20, 30, generator=generator, dtype=torch.float64)
         optimizer.step()
         points.append(optimizer.state[layer.weight]["z"].clone())
     weights = layer.weight.detach().clone()
     with evaluation_weights(optimizer):
-        assert torch.allclose(layer.weight, torch.stack(points).mean(dim=0), rtol=1e-10)
+        assert torch.allclose(layer.weight, torch.stack(points).mean(dim=0), rtol=1e-9)
     assert torch.equal(layer.weight, weights)
     layer.weight.grad = torch.zeros_like(weights)
     optimizer.step()  # still in training

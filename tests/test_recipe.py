@@ -215,6 +215,16 @@ def test_two_lengths(refusal):
             "`training`: the schedule_free `optimizer` averages in place of a schedule: it needs "
             "`schedule: {kind: constant}`, got cosine",
         ),
+        (
+            "  dtype: float64\n  precision: bf16\n",
+            4,
+            "`training`: `precision: bf16` needs `dtype: float32`, got float64",
+        ),
+        (
+            "  loggers: [csv, tensorbord]\n",
+            5,
+            "`training.loggers.1`: input should be 'csv', 'tensorboard', 'wandb' or 'mlflow', got",
+        ),
         ("  loss: huber\n", 5, "`training.loss`: must be a section with the keys energy, forces, "),
     ],
 )

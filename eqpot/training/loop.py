@@ -4,6 +4,7 @@ import copy
 import math
 import time
 from collections.abc import Iterator, Mapping
+from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -19,6 +20,7 @@ from eqpot.training.batches import Batch, FrameOrder, StepDataset, largest_frame
 from eqpot.training.checkpoint import CheckpointFolder, Snapshot
 from eqpot.training.guard import DivergenceGuard
 from eqpot.training.history import HistoryEntry, TrainingResult
+from eqpot.training.loggers import build_loggers
 from eqpot.training.loss import LABELS, LossWeights, combine, label_totals
 from eqpot.training.memory import limited_memory, parse_size
 from eqpot.training.metric import validation_metric
@@ -121,7 +123,7 @@ class _Trainer:
         self.train_set, self.validation_set = train_set, validation_set
         self.fabric, self.checkpoints, self.log = fabric, checkpoints, log
         self.objective = Objective(
-            settings.loss, force_unit, settings.edge_budget, fabric, self._note
+            settings.loss, force_unit, settings.precision, settings.edge_budget, fabric, self._note
         )
         self.order = FrameOrder(len(train_set), batch_size, settings.seed)
         self.optimizer = build_optimizer(potential, settings.optimizer, settings.learning_rate)
@@ -164,6 +166,12 @@ class _Trainer:
             self._restore(checkpoint.now)
             self.good = checkpoint.good or checkpoint.now
             self._note("resumed", f"{word}, step {self.step} of {self.plan.n_steps}")
+        self.loggers = build_loggers(
+            self.settings.loggers,
+            self.checkpoints.folder / "logs",
+            self.checkpoints.folder.name,
+            last_step=self.step,
+        )
         self._save()
 
     def _build(self, plan: Plan) -> None:
@@ -212,6 +220,8 @@ class _Trainer:
 
     def result(self) -> TrainingResult:
         """Return what the run has left."""
+        for logger in self.loggers:
+            logger.finalize("success")
         seconds = max(1e-9, time.monotonic() - self.started)
         deployed = self.best if self.settings.average.deploy == "best" else self.average
         return TrainingResult(
@@ -357,6 +367,8 @@ class _Trainer:
             self.force_unit,
             self.stages.at(self.plan.n_steps - 1).weights,
         )
+        for logger in self.loggers:
+            logger.log_metrics({**asdict(entry), "metric": metric}, step=self.step)
         self.schedule.observe(metric)
         self.best.observe(metric, self.step, self.average.module)
         if self.patience.observe(metric) and self.step < self.plan.n_steps:

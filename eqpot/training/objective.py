@@ -23,6 +23,7 @@ from eqpot.training.loss import (
     loss_sums,
 )
 from eqpot.training.memory import is_out_of_memory
+from eqpot.training.precision import PrecisionName, network_precision
 
 Sums = dict[str, Tensor]
 """Numerators or denominators of the loss by label: float64 scalars on the CPU."""
@@ -39,6 +40,8 @@ class Objective:
         How errors count.
     force_unit
         Unit of the loss: root mean square of the forces, eV/Å.
+    precision
+        Of the network while it learns; errors are computed in full precision.
     edge_budget
         Neighbours that are computed at once; ``None`` for any number. It is lowered when memory
         does not suffice.
@@ -52,12 +55,13 @@ class Objective:
         self,
         settings: LossSettings,
         force_unit: float,
+        precision: PrecisionName,
         edge_budget: int | None,
         fabric: Fabric,
         note: Callable[[str, str], None],
     ) -> None:
-        self.settings, self.force_unit, self.fabric = settings, force_unit, fabric
-        self.edge_budget, self._note = edge_budget, note
+        self.settings, self.force_unit, self.precision = settings, force_unit, precision
+        self.edge_budget, self.fabric, self._note = edge_budget, fabric, note
 
     @property
     def share(self) -> tuple[int, int]:
@@ -101,9 +105,10 @@ class Objective:
             sums = []
             for part in parts:
                 graph = graph_to(part, self.fabric.device)
-                outputs = potential(graph, training=True)
-                part_sums = loss_sums(outputs, graph, self.force_unit, self.settings)
-                combine(part_sums, totals, weights).backward()
+                with network_precision(potential, self.precision):
+                    outputs = potential(graph, training=True)
+                    part_sums = loss_sums(outputs, graph, self.force_unit, self.settings)
+                    combine(part_sums, totals, weights).backward()
                 sums.append({name: value.detach() for name, value in part_sums.items()})
             return added(sums)
 

@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from eqpot.nn.fields import DegreeLinear
+from eqpot.training.muon import Muon
 from eqpot.training.section import Section
 
 _WEIGHT_DECAY: Final = 0.01
@@ -42,64 +43,34 @@ class OptimizerSettings(Section):
         return self
 
 
-class _Muon(torch.optim.Optimizer):
-    """Muon for matrices and stacks of matrices, AdamW for the rest, as one optimizer.
+class _MuonAndAdam(torch.optim.Optimizer):
+    """Muon for matrices and stacks of matrices, AdamW for the rest, as one optimizer."""
 
-    The Muon of torch takes matrices only. The weights of a :class:`DegreeLinear` are a matrix for
-    each degree, and each becomes a parameter of its own that shares their memory.
-    """
-
-    def __init__(
-        self, matrices: list[nn.Parameter], groups: list[dict[str, Any]], **adam: Any
-    ) -> None:
-        if not matrices or not groups:
-            raise ValueError("muon needs both matrices and other weights to train; take adamw")
-        copies = [dict(group) for group in groups]  # each optimizer fills in its own defaults
-        super().__init__([{"params": matrices}, *copies], {"lr": adam["lr"]})
-        self._slices = [
-            [nn.Parameter(matrix) for matrix in _as_stack(parameter.detach())]
-            for parameter in matrices
-        ]
-        self.muon = torch.optim.Muon(
-            [matrix for stack in self._slices for matrix in stack],
-            lr=adam["lr"],
-            weight_decay=adam.pop("decay_of_matrices"),
-            adjust_lr_fn="match_rms_adamw",  # so that both parts take the same learning rate
-        )
-        self.adam = torch.optim.AdamW(groups, **adam)
+    def __init__(self, muon: Muon, adam: torch.optim.AdamW) -> None:
+        # dicts of its own: an optimizer fills in its defaults, and the two have not the same
+        groups = [dict(group) for part in (muon, adam) for group in part.param_groups]
+        super().__init__(groups, {})
+        self.parts: dict[str, torch.optim.Optimizer] = {"muon": muon, "adam": adam}
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> Any:
-        """Take a step."""
+        """Take a step with the learning rates of ``param_groups``."""
         assert closure is None
-        rates = [group["lr"] for group in self.param_groups]
-        for group, rate in zip(
-            [*self.muon.param_groups, *self.adam.param_groups], rates, strict=True
-        ):
-            group["lr"] = rate
-        for parameter, stack in zip(self.param_groups[0]["params"], self._slices, strict=True):
-            gradient = None if parameter.grad is None else _as_stack(parameter.grad)
-            for index, (matrix, values) in enumerate(
-                zip(stack, _as_stack(parameter.data), strict=True)
-            ):
-                matrix.data = values  # the parameter may have got new memory, on another device
-                matrix.grad = None if gradient is None else gradient[index]
-        self.muon.step()
-        self.adam.step()
+        inner = [group for part in self.parts.values() for group in part.param_groups]
+        for group, own in zip(inner, self.param_groups, strict=True):
+            group["lr"] = own["lr"]
+        for part in self.parts.values():
+            part.step()
 
     def state_dict(self) -> dict[str, Any]:
-        return {"muon": self.muon.state_dict(), "adam": self.adam.state_dict()}
+        return {name: part.state_dict() for name, part in self.parts.items()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.muon.load_state_dict(state_dict["muon"])
-        self.adam.load_state_dict(state_dict["adam"])
-        inner = [*self.muon.param_groups, *self.adam.param_groups]
-        for group, loaded in zip(self.param_groups, inner, strict=True):
-            group["lr"] = loaded["lr"]
-
-
-def _as_stack(tensor: Tensor) -> Tensor:
-    return tensor.reshape(-1, *tensor.shape[-2:])
+        for name, part in self.parts.items():
+            part.load_state_dict(state_dict[name])
+        inner = [group for part in self.parts.values() for group in part.param_groups]
+        for group, own in zip(inner, self.param_groups, strict=True):
+            own["lr"] = group["lr"]
 
 
 def build_optimizer(
@@ -127,8 +98,8 @@ def build_optimizer(
     References
     ----------
     Adam: Kingma and Ba, ICLR 2015; AMSGrad: Reddi et al., ICLR 2018; AdamW: Loshchilov and Hutter,
-    ICLR 2019; schedule-free: Defazio et al., NeurIPS 2024, arXiv:2405.15682; Muon: Jordan et al.,
-    2024, kellerjordan.github.io/posts/muon, with the step size of Liu et al., arXiv:2502.16982.
+    ICLR 2019; schedule-free: Defazio et al., NeurIPS 2024, arXiv:2405.15682; Muon:
+    :class:`eqpot.training.muon.Muon`.
     """
     betas = (settings.beta1, settings.beta2)
     if settings.kind == "adam":
@@ -137,15 +108,14 @@ def build_optimizer(
     decay = _WEIGHT_DECAY if settings.weight_decay is None else settings.weight_decay
     if settings.kind == "muon":
         matrices = [p for p in _matrices(module) if min(p.shape[-2:]) > 1]
-        taken = {id(p) for p in matrices}
-        return _Muon(
-            matrices,
-            _groups(module, decay, taken),
-            lr=learning_rate,
-            betas=betas,
-            decay_of_matrices=decay,
+        others = _groups(module, decay, without={id(p) for p in matrices})
+        if not matrices or not others:
+            raise ValueError("muon needs both matrices and other weights to train; take adamw")
+        return _MuonAndAdam(
+            Muon(matrices, learning_rate, decay),
+            torch.optim.AdamW(others, lr=learning_rate, betas=betas),
         )
-    groups = _groups(module, decay, set())
+    groups = _groups(module, decay, without=set())
     if settings.kind == "adamw":
         return torch.optim.AdamW(groups, lr=learning_rate, betas=betas, amsgrad=settings.amsgrad)
     try:
@@ -251,15 +221,15 @@ def load_optimizer_state(
 
     state = give(values, "")
     present = optimizer.state_dict()
-    if isinstance(optimizer, _Muon):
-        parts = {"muon": optimizer.muon, "adam": optimizer.adam}
+    if isinstance(optimizer, _MuonAndAdam):
+        parts = optimizer.parts
     else:
         parts, state, present = {"": optimizer}, {"": state}, {"": present}
     if set(state) != set(parts):
         raise ValueError("the state belongs to another kind of optimizer")
     for name, part in parts.items():
         _check(part, present[name], state[name])
-    optimizer.load_state_dict(state if isinstance(optimizer, _Muon) else state[""])
+    optimizer.load_state_dict(state.get("", state))
 
 
 def _check(optimizer: torch.optim.Optimizer, present: Any, loaded: Any) -> None:

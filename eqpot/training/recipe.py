@@ -24,11 +24,13 @@ from ruamel.yaml.reader import ReaderError
 
 from eqpot.models import settings_of
 from eqpot.training.averages import AverageSettings
+from eqpot.training.loggers import LoggerName
 from eqpot.training.loss import LossSettings
 from eqpot.training.memory import parse_size
 from eqpot.training.metric import MetricName
 from eqpot.training.optimizers import OptimizerSettings
 from eqpot.training.patience import EarlyStoppingSettings
+from eqpot.training.precision import PrecisionName
 from eqpot.training.schedule import ScheduleSettings
 from eqpot.training.section import Section
 from eqpot.training.stages import StageSettings, check_order
@@ -196,6 +198,12 @@ class TrainingSection(Section):
     one label, or of all, weighted as at the end of the run."""
     early_stopping: EarlyStoppingSettings = EarlyStoppingSettings()
     """When the run ends before its last step."""
+    precision: PrecisionName = "full"
+    """Precision of matrix products while training: bf16 for those that mix channels, or tf32 for
+    all (on CUDA). Both cost accuracy of energies, and are for first trials."""
+    loggers: list[LoggerName] = Field(default=[])
+    """Where metrics are logged besides train.log and metrics.json. Nothing is sent over the network
+    unless WANDB_MODE or MLFLOW_TRACKING_URI in the environment say so."""
 
     @field_validator("memory_limit")
     @classmethod
@@ -232,6 +240,14 @@ class TrainingSection(Section):
             )
         return self
 
+    @model_validator(mode="after")
+    def _precision_of_dtype(self) -> "TrainingSection":
+        if self.precision != "full" and self.dtype != "float32":
+            raise ValueError(
+                f"`precision: {self.precision}` needs `dtype: float32`, got {self.dtype}"
+            )
+        return self
+
 
 class Recipe(Section):
     """A training run."""
@@ -258,8 +274,8 @@ DEFAULT_MAX_TIME: Final = "1 h"
 
 _EXAMPLES: Final = {"output": "runs/first", "train": ["train.extxyz"], "data": {}}
 _MEANS: Final = (
-    "accelerator", "checkpoint_interval", "devices", "edge_budget", "memory_limit", "num_nodes",
-    "num_workers",
+    "accelerator", "checkpoint_interval", "devices", "edge_budget", "loggers", "memory_limit",
+    "num_nodes", "num_workers",
 )  # fmt: skip
 
 
