@@ -21,8 +21,8 @@ from safetensors.torch import save as serialize_tensors
 from torch import Tensor, nn
 
 import eqpot
+from eqpot.elements import SYMBOLS
 from eqpot.models import GauntModel, GauntSettings, build_model
-from eqpot.physics.reference_energies import SYMBOLS
 from eqpot.physics.zbl import ZBLRepulsion
 from eqpot.potential import Potential
 

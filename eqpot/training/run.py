@@ -22,10 +22,11 @@ from eqpot.data import (
     read_frames,
     split_frames,
 )
+from eqpot.elements import SYMBOLS
 from eqpot.export import export_torchscript
 from eqpot.files import save_potential, write_durably
 from eqpot.models import build_model, settings_of
-from eqpot.physics.reference_energies import SYMBOLS, reference_energies
+from eqpot.physics.reference_energies import reference_energies
 from eqpot.physics.zbl import ZBLRepulsion
 from eqpot.potential import Potential
 from eqpot.training.evaluation import Evaluation, evaluate
