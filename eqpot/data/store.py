@@ -23,7 +23,7 @@ dataset               shape                  type     meaning
 ``atom_weight``       (n_atoms,)             float64  weight of an atom's force; 1 where absent
 ``labels``            (n_frames, 4)          uint8    whether energy, forces, stress and weights of
                                                       atoms are present
-``info``              (n_bytes,)             uint8    JSON: ``config_type`` and ``source``
+``info``              (n_bytes,)             uint8    JSON: ``config_type``, ``source``, ``group``
 ====================  =====================  =======  ==============================================
 
 Attributes of the root: ``format``, ``version`` and ``provenance`` (JSON: version of eqpot, source
@@ -201,7 +201,10 @@ def _flush(datasets: dict[str, Any], frames: list[Frame]) -> None:
         ),
     }
     texts = [
-        json.dumps({"config_type": f.config_type, "source": f.source}).encode("utf-8")
+        json.dumps(
+            {"config_type": f.config_type, "source": f.source}
+            | ({"group": f.group} if f.group else {})
+        ).encode("utf-8")
         for f in frames
     ]
     columns[_INFO] = np.frombuffer(b"".join(texts), dtype=np.uint8)
@@ -355,6 +358,7 @@ class FrameStore(Sequence[Frame]):
                         forces=columns[keys.FORCES][atoms] if has_forces else None,
                         stress=columns[keys.STRESS][k] if has_stress else None,
                         config_type=str(about["config_type"]),
+                        group=str(about.get("group", "")),
                         weight=float(columns[keys.WEIGHT][k]),
                         atom_weights=columns[keys.ATOM_WEIGHT][atoms] if has_atom_weights else None,
                         source=str(about["source"]),
