@@ -412,7 +412,7 @@ def test_files_without_labels_are_read_on_request(tmp_path):
         ("3\nenergy=1\nH 0 0 0\nH 0 0 1\n", r"frame 0 \(line 1\): .*3 atoms, found 2; .*truncated"),
         (
             "1\nenergy=1\nH 0 0 0\n1000000000\nenergy=1\nH 0 0 0\n",
-            r"frame 1 \(line 4\): a frame may have at most 10000000 atoms, got 1000000000",
+            r"frame 1 \(line 4\): a frame may have at most 1000000 atoms, got 1000000000",
         ),
         ("1\n", r"frame 0 \(line 1\): .*1 atoms, found 0"),
         (

@@ -48,7 +48,7 @@ def database_frames(path: Path, labels: LabelFinder) -> Iterator[Frame]:
                 except (ValueError, TypeError, RecursionError, OverflowError) as error:
                     raise ValueError(f"{path}, frame {index}: {error}") from error
                 yield labels.frame(record, index)
-        except sqlite3.Error as error:
+        except (sqlite3.Error, UnicodeDecodeError) as error:
             raise ValueError(f"{path}: cannot be read as a database of ASE ({error})") from error
         finally:
             connection.close()

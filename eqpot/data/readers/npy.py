@@ -11,7 +11,7 @@ from typing import IO, Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-_LARGEST_ROW: Final = 2**29
+_LARGEST_ROW: Final = 2**26
 _BLOCK: Final = 2**22
 
 
@@ -44,13 +44,10 @@ class NpyStream:
         self._stream = stream
         try:
             version = np.lib.format.read_magic(stream)
-            read_header = {
-                (1, 0): np.lib.format.read_array_header_1_0,
-                (2, 0): np.lib.format.read_array_header_2_0,
-            }.get(version)
-            if read_header is None:
+            # later versions serve headers of more than 64 KiB, which no plain array has
+            if version != (1, 0):
                 raise ValueError(f"npy version {version} is not read")
-            shape, fortran, dtype = read_header(stream)
+            shape, fortran, dtype = np.lib.format.read_array_header_1_0(stream)
             header = stream.tell()
         except (ValueError, EOFError, OSError) as error:
             raise ValueError(f"`{name}`: {error}") from error

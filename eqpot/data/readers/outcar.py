@@ -128,6 +128,8 @@ class _Run:
             elif in_energy and "TOTEN" in line and "enthalpy" not in line:
                 step.free_energy = _numbers(line, 1, where)[0]
             elif in_energy and "energy(sigma->0)" in line:
+                if not line.endswith("\n"):
+                    raise _CutOffError
                 if not step.converged:
                     self.unconverged.append(index)
                 record = self._record(numbers, line, where)

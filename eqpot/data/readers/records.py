@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from eqpot import keys
 
-LARGEST_N_ATOMS: Final = 10_000_000
+LARGEST_N_ATOMS: Final = 1_000_000
 """Atoms in a frame; a larger count is a mistake or an attack, and is refused before allocation."""
 
 

@@ -24,7 +24,8 @@ from eqpot.elements import SYMBOLS
 # large and of no use here
 _DROPPED: Final = ("eigenvalues", "dos", "projected", "dielectricfunction", "kpoints", "incar")
 _BLOCK: Final = 2**16
-_MOST_NODES: Final = 20_000_000
+_MOST_NODES: Final = 1_000_000
+_LONGEST_TEXT: Final = 2**24
 
 
 def vasprun_frames(path: Path, labels: LabelFinder) -> Iterator[Frame]:
@@ -70,9 +71,12 @@ class _Run:
     def steps(self, stream: IO[bytes]) -> Iterator[ElementTree.Element]:
         parser: Any = ElementTree.XMLPullParser(events=("start", "end"))
         root: ElementTree.Element | None = None
-        depth = n_nodes = 0
+        depth = n_nodes = n_dropping = n_silent = 0
         while True:
             data = stream.read(_BLOCK)
+            n_silent += len(data)
+            if n_silent > _LONGEST_TEXT:
+                raise ValueError(f"{self.path}: is no vasprun.xml (one text of {n_silent} bytes)")
             # a DTD brings entities, which vasprun.xml never has
             if b"<!DOCTYPE" in data or b"<!ENTITY" in data:
                 raise ValueError(f"{self.path}: holds a DTD, which is not read")
@@ -81,10 +85,12 @@ class _Run:
             else:
                 parser.close()
             for event, element in parser.read_events():
+                n_silent = 0
                 if event == "start":
                     root = element if root is None else root
                     depth += 1
                     n_nodes += 1
+                    n_dropping += element.tag in _DROPPED
                     if depth > 100 or n_nodes > _MOST_NODES:
                         raise ValueError(f"{self.path}: is no vasprun.xml (too many elements)")
                     continue
@@ -95,7 +101,9 @@ class _Run:
                     self._atoms(element)
                 elif element.tag == "parameters":
                     self._parameters(element)
-                elif element.tag not in _DROPPED:
+                elif element.tag in _DROPPED:
+                    n_dropping -= 1
+                elif not (n_dropping and element.tag == "set"):
                     continue
                 n_nodes = depth
                 element.clear()
