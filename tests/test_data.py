@@ -599,7 +599,7 @@ def test_store_brings_back_any_structure(tmp_path_factory, atoms, seed):
 
 
 def test_store_is_written_in_portions(tmp_path, monkeypatch):
-    monkeypatch.setattr("eqpot.data.store._BUFFER_BYTES", 2000)
+    monkeypatch.setattr("eqpot.data.store.writing._BUFFER_BYTES", 2000)
     frames = some_frames() * 5
     assert write_store(tmp_path / "set.h5", iter(frames)) == len(frames)
     with FrameStore(tmp_path / "set.h5") as store:
@@ -687,21 +687,22 @@ def test_chunk_checksums_notice_what_was_not_verified(store_path):
     damaged[place] ^= 1
     store_path.write_bytes(damaged)
     with FrameStore(store_path, verify=False) as store:
-        with pytest.raises(ValueError, match=r"set.h5: `positions` of frames 0 to 0 is damaged"):
+        with pytest.raises(ValueError, match=r"set.h5: frames 0 to 0 are damaged: `positions`"):
             store[0]
         assert len(store) == len(some_frames())
 
 
 def sealed(path, change):
     """Change a store by HDF5 and write a fitting first line, as a forger would."""
-    from eqpot.data.store import _BLOCK, _sha256
+    from eqpot.data.checksums import sha256_of
+    from eqpot.data.store.layout import BLOCK
 
     with h5py.File(path, "r+") as file:
         change(file)
     with path.open("r+b") as file:
-        digest = _sha256(path, _BLOCK)
+        digest = sha256_of(path, BLOCK)
         line = f"eqpot-frames 2 {path.stat().st_size} {digest}\n"
-        file.write(line.encode().ljust(_BLOCK, b"\0"))
+        file.write(line.encode().ljust(BLOCK, b"\0"))
 
 
 def replaced(name, **settings):
