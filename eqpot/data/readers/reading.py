@@ -148,8 +148,7 @@ def iter_frames(
     found = file_format(path)
     frames = open_frames(path, found, chosen, units, config_type, report)
     for frame in frames:
-        report.counts.add(frame)
-        report.n_isolated_atoms += frame.is_isolated_atom
+        report.add(frame)
         yield frame
     check_something_was_found(path, chosen, report, require_labels)
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 from eqpot import keys
-from eqpot.data.frames import LabelCounts
+from eqpot.data.frames import Frame, LabelCounts
 
 
 @dataclass
@@ -35,6 +35,11 @@ class LabelReport:
     n_stress_dropped: int = 0
     unlabelled_keys: set[str] = field(default_factory=set)
     remarks: list[str] = field(default_factory=list)
+
+    def add(self, frame: Frame) -> None:
+        """Count a frame that was read."""
+        self.counts.add(frame)
+        self.n_isolated_atoms += frame.is_isolated_atom
 
     def count(self, label: str, name: str) -> None:
         """Count a frame whose label was found under a name."""
