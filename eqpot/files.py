@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 import eqpot
 from eqpot.durable import write_durably
+from eqpot.elements import SYMBOLS
 from eqpot.models import GauntModel, GauntSettings, build_model
-from eqpot.physics.reference_energies import SYMBOLS
 from eqpot.physics.zbl import ZBLRepulsion
 from eqpot.potential import Potential
 from eqpot.sealed import SealedKind, seal, unseal

@@ -31,10 +31,12 @@ class StepProgress:
         Stands before the bar.
     silent
         Print nothing.
+    unit
+        What a step is called where the rate is shown.
     """
 
-    def __init__(self, label: str, silent: bool = False) -> None:
-        self.label, self.silent = label, silent
+    def __init__(self, label: str, silent: bool = False, unit: str = "steps") -> None:
+        self.label, self.silent, self.unit = label, silent, unit
         self._console = Console(highlight=False, soft_wrap=True)
         self._bar: Progress | None = None
         self._first = self._n_steps = 0
@@ -75,11 +77,11 @@ class StepProgress:
             return None
         rate = (done - self._first) / max(1e-9, now - self._started)
         if self._bar is not None:
-            state = f"{rate:.1f} steps/s" + (f"  {note}" if note else "")
+            state = f"{rate:.1f} {self.unit}/s" + (f"  {note}" if note else "")
             self._bar.update(self._task, completed=done, state=state)
             return None
         self._last_line = now
-        return Pace(rate, (self._n_steps - done) / rate)
+        return Pace(rate, (self._n_steps - done) / max(1e-9, rate))
 
     def stop(self) -> None:
         """End the progress."""

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from eqpot.data.cells import check_cell
 from eqpot.data.neighbors import neighbor_list
+from eqpot.elements import SYMBOLS
 from eqpot.export import ExplicitPotential, Program, load_torchscript
 from eqpot.files import load_potential
-from eqpot.physics.reference_energies import SYMBOLS
 from eqpot.potential import Potential
 
 CLOSEST: Final = 1e-3

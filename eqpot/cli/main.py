@@ -2,6 +2,7 @@
 
 import typer
 
+from eqpot.cli import data
 from eqpot.cli.errors import run_app
 from eqpot.cli.evaluate import evaluate
 from eqpot.cli.export import export
@@ -18,6 +19,7 @@ app.command("info")(info)
 app.command("evaluate")(evaluate)
 app.command("export")(export)
 app.command("md")(md)
+app.add_typer(data.app, name="data")
 
 
 def main() -> None:

@@ -8,24 +8,30 @@ from eqpot.data.neighbors import (
     neighbor_list,
     torch_neighbor_list,
 )
-from eqpot.data.readers import LabelReport, Reading, iter_frames, read_frames
+from eqpot.data.readers import LabelKeys, LabelReport, Reading, iter_frames, read_frames
+from eqpot.data.sequences import Concatenation, Reweighted, Subset, n_atoms_of
 from eqpot.data.splits import Split, split_frames
 from eqpot.data.store import FrameStore, write_store
 
 __all__ = [
+    "Concatenation",
     "Frame",
     "FrameStore",
     "GraphDataset",
     "LabelCounts",
+    "LabelKeys",
     "LabelReport",
     "Reading",
+    "Reweighted",
     "Split",
+    "Subset",
     "check_distances",
     "cluster_neighbor_list",
     "collate",
     "count_labels",
     "frame_to_graph",
     "iter_frames",
+    "n_atoms_of",
     "neighbor_list",
     "read_frames",
     "split_frames",

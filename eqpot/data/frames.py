@@ -38,6 +38,9 @@ class Frame:
         (1/V) ∂E/∂ε, shape (3, 3), eV/Å³, positive in tension.
     config_type
         Kind of structure, as the file calls it.
+    group
+        What the frame belongs to, such as a trajectory or a molecule; frames of one group stay
+        together when a set is split.
     weight
         Weight of the frame in the loss, above zero.
     atom_weights
@@ -60,6 +63,7 @@ class Frame:
     forces: NDArray[np.float64] | None = None
     stress: NDArray[np.float64] | None = None
     config_type: str = ""
+    group: str = ""
     weight: float = 1.0
     atom_weights: NDArray[np.float64] | None = None
     source: str = ""
@@ -204,6 +208,13 @@ class LabelCounts:
         for label in LABELS:
             if getattr(frame, label) is not None:
                 self.present[label] += 1
+
+    def merge(self, other: "LabelCounts") -> None:
+        """Add what was counted elsewhere."""
+        self.n_frames += other.n_frames
+        self.n_atoms += other.n_atoms
+        for label, count in other.present.items():
+            self.present[label] += count
 
     def __str__(self) -> str:
         frames = "frame" if self.n_frames == 1 else "frames"

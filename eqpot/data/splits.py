@@ -1,8 +1,9 @@
-"""Splits: which frames train and which validate."""
+"""Splits: which frames train, which validate and which test."""
 
 import math
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Hashable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,26 +13,36 @@ from eqpot.data.frames import Frame
 
 @dataclass(frozen=True)
 class Split:
-    """Indices of training and validation frames, each ascending, without overlap.
+    """Indices of training, validation and test frames, each ascending, without overlap.
 
     Attributes
     ----------
-    train, validation
+    train, validation, test
         Indices of frames, int64.
     """
 
     train: NDArray[np.int64]
     validation: NDArray[np.int64]
+    test: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
 
     def __str__(self) -> str:
-        return f"{len(self.train)} frames to train, {len(self.validation)} to validate"
+        tests = f", {len(self.test)} to test" if len(self.test) else ""
+        return f"{len(self.train)} frames to train, {len(self.validation)} to validate{tests}"
 
 
-def split_frames(frames: Iterable[Frame], validation_fraction: float, seed: int) -> Split:
-    """Return a random split into training and validation frames, the same for the same seed.
+def split_frames(
+    frames: Iterable[Frame],
+    validation_fraction: float,
+    seed: int,
+    *,
+    test_fraction: float = 0.0,
+    groups: Sequence[Hashable] | None = None,
+    strata: Sequence[Any] | None = None,
+) -> Split:
+    """Return a random split into training, validation and test frames, the same for the same seed.
 
-    Isolated atoms always train: they fix the reference energies. The fraction is of the other
-    frames; at least one of these stands on each side.
+    Isolated atoms always train: they fix the reference energies. Fractions are of the other
+    frames; at least one of these stands on each side asked for.
 
     Parameters
     ----------
@@ -41,29 +52,114 @@ def split_frames(frames: Iterable[Frame], validation_fraction: float, seed: int)
         Part of the frames that validate, between 0 and 1.
     seed
         Of the generator that draws them; 0 or above.
+    test_fraction
+        Part of the frames that test, 0 or above.
+    groups
+        What each frame belongs to (see :func:`eqpot.data.groups.trajectory_groups`); frames of one
+        group stay on one side. Sizes are then met as closely as whole groups allow.
+    strata
+        Kind of each frame (see :func:`eqpot.data.groups.strata`), of a type that sorts; each kind
+        is divided in the same proportion, to within one frame.
 
     Raises
     ------
     ValueError
-        If the fraction is not between 0 and 1, the seed is negative, or fewer than two frames
-        are not isolated atoms.
+        If the fractions are not between 0 and 1 or leave nothing to train, the seed is negative,
+        there are too few frames or groups, or both ``groups`` and ``strata`` are given.
     """
     if not (math.isfinite(validation_fraction) and 0.0 < validation_fraction < 1.0):
         raise ValueError(
             f"`validation_fraction` must lie between 0 and 1, got {validation_fraction}"
         )
+    if not (math.isfinite(test_fraction) and 0.0 <= test_fraction < 1.0 - validation_fraction):
+        raise ValueError(
+            "`test_fraction` must be 0 or above and leave frames to train, got "
+            f"{test_fraction} beside {validation_fraction} to validate"
+        )
     if seed < 0:
         raise ValueError(f"`seed` must be 0 or above, got {seed}")
+    if groups is not None and strata is not None:
+        raise ValueError("give `groups` or `strata`, not both")
     isolated = np.array([frame.is_isolated_atom for frame in frames], dtype=np.bool_)
+    for name, labels in (("groups", groups), ("strata", strata)):
+        if labels is not None and len(labels) != len(isolated):
+            raise ValueError(f"`{name}` must name {len(isolated)} frames, names {len(labels)}")
     candidates = np.flatnonzero(~isolated)
-    n_candidates = len(candidates)
-    if n_candidates < 2:
+    fractions = (validation_fraction, test_fraction)
+    sizes = _sizes(len(candidates), fractions, int(isolated.sum()))
+    rng = np.random.default_rng(seed)
+    if groups is not None:
+        chosen = _by_group([groups[index] for index in candidates.tolist()], sizes, rng)
+    elif strata is not None:
+        chosen = _by_stratum([strata[index] for index in candidates.tolist()], sizes, rng)
+    else:
+        drawn = rng.permutation(len(candidates))
+        chosen = [drawn[: sizes[0]], drawn[sizes[0] : sizes[0] + sizes[1]]]
+    part = np.zeros(len(isolated), dtype=np.int64)
+    for number, drawn in enumerate(chosen, start=1):
+        part[candidates[drawn]] = number
+    return Split(np.flatnonzero(part == 0), np.flatnonzero(part == 1), np.flatnonzero(part == 2))
+
+
+def _sizes(n: int, fractions: tuple[float, float], n_isolated: int) -> tuple[int, int]:
+    needed = 2 if fractions[1] == 0.0 else 3
+    if n < needed:
         raise ValueError(
-            f"a split needs at least 2 frames that are not isolated atoms, got {n_candidates} "
-            f"(and {int(isolated.sum())} isolated atoms); give a validation file instead"
+            f"a split needs at least {needed} frames that are not isolated atoms, got {n} (and "
+            f"{n_isolated} isolated atoms); give a validation file instead"
         )
-    n_validation = min(max(1, round(validation_fraction * n_candidates)), n_candidates - 1)
-    drawn = np.random.default_rng(seed).permutation(n_candidates)[:n_validation]
-    validates = np.zeros(len(isolated), dtype=np.bool_)
-    validates[candidates[drawn]] = True
-    return Split(np.flatnonzero(~validates), np.flatnonzero(validates))
+    n_test = min(max(1, round(fractions[1] * n)), n - 2) if fractions[1] > 0.0 else 0
+    n_validation = min(max(1, round(fractions[0] * n)), n - n_test - 1)
+    return n_validation, n_test
+
+
+def _by_stratum(
+    strata: Sequence[Any], sizes: tuple[int, int], rng: np.random.Generator
+) -> list[NDArray[np.int64]]:
+    """Draw evenly along the frames sorted by stratum, shuffled within each."""
+    shuffled = rng.permutation(len(strata))
+    order = np.array(sorted(shuffled, key=lambda index: strata[index]), dtype=np.int64)
+    chosen = []
+    for size in sizes:
+        n = len(order)
+        # every n/size-th frame from a random one on: a stratum gets its share to within one frame
+        steps = np.arange(n + 1) * size + int(rng.integers(n))
+        drawn = np.diff(steps // n) > 0
+        chosen.append(order[drawn])
+        order = order[~drawn]
+    return chosen
+
+
+def _by_group(
+    groups: Sequence[Hashable], sizes: tuple[int, int], rng: np.random.Generator
+) -> list[NDArray[np.int64]]:
+    members: dict[Hashable, list[int]] = {}
+    for index, group in enumerate(groups):
+        members.setdefault(group, []).append(index)
+    wanted = [size for size in sizes if size > 0]
+    if len(members) <= len(wanted):
+        raise ValueError(
+            f"{len(wanted) + 1} parts need at least as many groups, got {len(members)}; split at "
+            "random, or give a validation file"
+        )
+    names = list(members)
+    left = [members[names[k]] for k in rng.permutation(len(names))]
+    chosen: list[list[int]] = []
+    for number, size in enumerate(wanted):
+        others = len(wanted) - number  # groups that must remain for the parts to come and training
+        taken: list[list[int]] = []
+        kept: list[list[int]] = []
+        n_taken = 0
+        for block in left:
+            # a group that comes closer to the size than it leads away
+            if n_taken + len(block) / 2 <= size and len(left) - len(taken) > others:
+                taken.append(block)
+                n_taken += len(block)
+            else:
+                kept.append(block)
+        if not taken:
+            smallest = min(range(len(kept)), key=lambda k: len(kept[k]))
+            taken.append(kept.pop(smallest))
+        left = kept
+        chosen.append([index for block in taken for index in block])
+    return [np.array(sorted(part), dtype=np.int64) for part in chosen]

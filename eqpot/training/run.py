@@ -17,10 +17,11 @@ from lightning_fabric import Fabric
 import eqpot
 from eqpot.data import GraphDataset, collate
 from eqpot.durable import locked_folder, remove_parts, write_durably
+from eqpot.elements import SYMBOLS
 from eqpot.export import export_torchscript
 from eqpot.files import save_potential
 from eqpot.models import build_model, settings_of
-from eqpot.physics.reference_energies import SYMBOLS, reference_energies
+from eqpot.physics.reference_energies import reference_energies
 from eqpot.physics.zbl import ZBLRepulsion
 from eqpot.potential import Potential
 from eqpot.training.checkpoint import NAME as CHECKPOINT

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from eqpot.data import Frame, check_distances, read_frames, split_frames
-from eqpot.physics.reference_energies import SYMBOLS
+from eqpot.elements import SYMBOLS
 from eqpot.training.progress import RunLog
 from eqpot.training.recipe import Recipe
 

@@ -1,0 +1,40 @@
+"""The store of the package, read like any other file."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Final
+
+from eqpot.data.frames import Frame
+from eqpot.data.readers.keys import LabelKeys
+from eqpot.data.readers.report import LabelReport
+from eqpot.data.store import FrameStore
+
+SUFFIXES: Final = (".h5", ".hdf5")
+
+
+def stored_frames(
+    path: Path,
+    chosen: LabelKeys,
+    units: Mapping[str, str] | None,
+    report: LabelReport,
+    config_type: str = "",
+) -> Iterator[Frame]:
+    """Yield the frames of a store.
+
+    Raises
+    ------
+    ValueError
+        If keys or units are given: a store has its own names, and is in eV and Å.
+    """
+    for what in (*(("units",) if units else ()), *chosen.given()):
+        raise ValueError(f"{path}: `{what}` has no use for a store, which is in eV and Å")
+    with FrameStore(path) as store:
+        for frame in store:
+            for label in report.names:
+                if getattr(frame, label) is not None:
+                    report.count(label, label)
+            if config_type and not frame.config_type:
+                yield replace(frame, config_type=config_type)
+            else:
+                yield frame
