@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from eqpot import keys
-from eqpot.data import GraphDataset, collate
+from eqpot.data import GraphDataset, collate, n_atoms_of
 from eqpot.graph import Graph
 
 
@@ -122,8 +122,7 @@ def pack(sizes: Sequence[int], budget: int | None) -> list[list[int]]:
 
 def largest_frames(dataset: GraphDataset, n: int) -> list[int]:
     """Return the frames with the most edges, looked for among those with the most atoms."""
-    n_atoms = np.array([len(frame) for frame in dataset.frames])
-    candidates = np.argsort(-n_atoms, kind="stable")[: 4 * n].tolist()
+    candidates = np.argsort(-n_atoms_of(dataset.frames), kind="stable")[: 4 * n].tolist()
     n_edges = {index: dataset[index][keys.EDGE_INDEX].shape[1] for index in candidates}
     return sorted(candidates, key=lambda index: -n_edges[index])[:n]
 

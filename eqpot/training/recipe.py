@@ -72,6 +72,11 @@ class DataSection(Section):
     """Files of training frames: extended XYZ, what ASE reads, npz of MD17, or an eqpot store."""
     validation: float | str = 0.1
     """Fraction of the training frames that validates, or a file."""
+    split: Literal["random", "group", "stratified"] = "random"
+    """How a fraction is drawn: frame by frame; by whole groups (those of the frames, or blocks of a
+    trajectory), so that neighbours in time stay together; or the same part of each kind."""
+    config_weights: dict[str, float] = Field(default={})
+    """Factor on the weight of training frames by their ``config_type``."""
     test: list[str] = Field(default=[])
     """Files of test frames; errors of each are reported at the end."""
     energy_key: str | None = None

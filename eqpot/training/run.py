@@ -33,13 +33,22 @@ from eqpot.training.initialization import scale_to_data
 from eqpot.training.loop import train
 from eqpot.training.progress import RunLog, format_duration
 from eqpot.training.recipe import Recipe, parse_duration, read_recipe, recipe_text
-from eqpot.training.run_data import check_elements, read_data
+from eqpot.training.run_data import (
+    check_elements,
+    chosen,
+    elements_of,
+    graphs_of,
+    read_data,
+    spread,
+    without_isolated_atoms,
+)
 from eqpot.training.statistics import Statistics, training_statistics
 
 RECIPE: Final = "recipe.yaml"
 METRICS: Final = "metrics.json"
 _ATOMS_IN_BATCH = 80
 _FRAMES_FOR_SCALE = 16
+_TRAIN_FRAMES_EVALUATED = 2000
 
 
 @dataclass(frozen=True)
@@ -112,14 +121,14 @@ def run(
     references = reference_energies(data.train, recipe.data.reference_energies)
     log.line(str(references))
     # isolated atoms have given their E0s: the model is exact for them whatever its weights are
-    learned = [frame for frame in data.train if not frame.is_isolated_atom]
+    learned = without_isolated_atoms(data.train)
     if not learned:
         raise ValueError("`data.train` holds isolated atoms only: there is nothing to learn from")
-    elements = sorted({int(z) for frame in learned for z in frame.atomic_numbers})
+    elements = elements_of(learned)
     check_elements(elements, data)
-    train_set = GraphDataset(learned, recipe.model.r_max)
-    validation_set = GraphDataset(data.validation, recipe.model.r_max)
-    statistics = training_statistics(train_set[index] for index in range(len(train_set)))
+    train_set = graphs_of(learned, recipe.model.r_max)
+    validation_set = graphs_of(data.validation, recipe.model.r_max)
+    statistics = training_statistics(train_set)
     reference = {z: references.energies[z] for z in elements}
     potential = fresh_potential(recipe, reference, statistics, train_set)
     n_weights = sum(parameter.numel() for parameter in potential.parameters())
@@ -179,8 +188,9 @@ def run(
             )
 
         save({})  # whatever the evaluation meets, the weights are there
-        used = [frame for i, frame in enumerate(learned) if i not in result.excluded]
-        sets = {"train": used, "validation": data.validation, **data.tests}
+        used = [index for index in range(len(learned)) if index not in result.excluded]
+        train_sample = spread(chosen(learned, used), _TRAIN_FRAMES_EVALUATED)
+        sets = {"train": train_sample, "validation": data.validation, **data.tests}
         evaluations = {name: evaluate(result.potential, frames) for name, frames in sets.items()}
         for name, evaluation in evaluations.items():
             log.line(f"{name}: {evaluation}")

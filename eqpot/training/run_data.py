@@ -1,23 +1,97 @@
-"""The frames of a run: read, counted, split."""
+"""The frames of a run: read or opened, counted, split."""
 
-import hashlib
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Final
 
-from eqpot.data import Frame, check_distances, read_frames, split_frames
+import numpy as np
+from numpy.typing import NDArray
+
+from eqpot.data import (
+    Concatenation,
+    Frame,
+    FrameStore,
+    GraphDataset,
+    LabelReport,
+    Reweighted,
+    Subset,
+    check_distances,
+    n_atoms_of,
+    read_frames,
+    split_frames,
+)
+from eqpot.data.checksums import sha256_of
+from eqpot.data.graphs import CACHE_BYTES
+from eqpot.data.groups import strata, trajectory_groups
+from eqpot.data.weights import check_config_weights, weighted
 from eqpot.elements import SYMBOLS
 from eqpot.training.progress import RunLog
-from eqpot.training.recipe import Recipe
+from eqpot.training.recipe import DataSection, Recipe
+
+_STORES: Final = (".h5", ".hdf5")
 
 
 @dataclass(frozen=True)
 class RunData:
-    """The frames of a run, read and split."""
+    """The frames of a run; those of stores stay on the disk.
 
-    train: list[Frame]
-    validation: list[Frame]
-    tests: dict[str, list[Frame]]
-    sha256: dict[str, str]
+    Attributes
+    ----------
+    train, validation
+        Frames, isolated atoms among the first only.
+    tests
+        By file.
+    sha256
+        Of each file.
+    reports
+        What labels were found in each file that was read.
+    """
+
+    train: Sequence[Frame]
+    validation: Sequence[Frame]
+    tests: Mapping[str, Sequence[Frame]]
+    sha256: Mapping[str, str]
+    reports: Mapping[str, LabelReport] = field(default_factory=dict)
+
+
+class _Files:
+    """Opens the files of a recipe and keeps what is known of them."""
+
+    def __init__(self, section: DataSection, log: RunLog) -> None:
+        self.section, self.log = section, log
+        self.sha256: dict[str, str] = {}
+        self.reports: dict[str, LabelReport] = {}
+
+    def open(self, name: str) -> Sequence[Frame]:
+        section = self.section
+        frames: Sequence[Frame]
+        if Path(name).suffix.lower() in _STORES:
+            frames = FrameStore(name)
+            self.log.line(f"{name}: {len(frames)} frames, {int(frames.n_atoms.sum())} atoms")
+        else:
+            units = section.units
+            reading = read_frames(
+                name,
+                energy_key=section.energy_key,
+                forces_key=section.forces_key,
+                stress_key=section.stress_key,
+                virial_key=section.virial_key,
+                units=None if units is None else {str(k): v for k, v in units.items()},
+            )
+            self.log.line(str(reading))
+            for frame in reading.frames:
+                _check_distances(frame)
+            self.reports[name] = reading.report
+            frames = reading.frames
+        self.sha256[name] = sha256_of(Path(name))
+        return frames
+
+    def open_without_isolated_atoms(self, name: str) -> Sequence[Frame]:
+        frames = without_isolated_atoms(self.open(name))
+        if not frames:
+            raise ValueError(f"{name}: holds no frame but isolated atoms")
+        return frames
 
 
 def read_data(recipe: Recipe, log: RunLog) -> RunData:
@@ -29,47 +103,71 @@ def read_data(recipe: Recipe, log: RunLog) -> RunData:
         As :func:`eqpot.data.read_frames` and :func:`eqpot.data.split_frames`.
     """
     section = recipe.data
-    sha256: dict[str, str] = {}
-    units = {str(k): v for k, v in section.units.items()} if section.units is not None else None
-
-    def read(name: str) -> list[Frame]:
-        reading = read_frames(
-            name,
-            energy_key=section.energy_key,
-            forces_key=section.forces_key,
-            stress_key=section.stress_key,
-            virial_key=section.virial_key,
-            units=units,
-        )
-        log.line(str(reading))
-        for frame in reading.frames:
-            _check_distances(frame)
-        with Path(name).open("rb") as file:
-            sha256[name] = hashlib.file_digest(file, "sha256").hexdigest()
-        return reading.frames
-
-    frames = [frame for name in section.train for frame in read(name)]
+    files = _Files(section, log)
+    train = joined([files.open(name) for name in section.train])
     if isinstance(section.validation, str):
-        train_frames, validation = frames, read(section.validation)
-        validation = [frame for frame in validation if not frame.is_isolated_atom]
-        if not validation:
-            raise ValueError(f"{section.validation}: holds no frame but isolated atoms")
+        validation = files.open_without_isolated_atoms(section.validation)
     else:
-        split = split_frames(frames, section.validation, recipe.training.seed)
-        train_frames = [frames[index] for index in split.train]
-        validation = [frames[index] for index in split.validation]
-    n_isolated = sum(frame.is_isolated_atom for frame in train_frames)
+        groups = trajectory_groups(train) if section.split == "group" else None
+        kinds = strata(train) if section.split == "stratified" else None
+        split = split_frames(
+            train, section.validation, recipe.training.seed, groups=groups, strata=kinds
+        )
+        train, validation = chosen(train, split.train), chosen(train, split.validation)
+    if section.config_weights:
+        check_config_weights(section.config_weights, {frame.config_type for frame in train})
+        train = _reweighted(train, section.config_weights)
+    n_isolated = len(train) - len(without_isolated_atoms(train))
     log.line(
-        f"{len(train_frames) - n_isolated} frames to train, {len(validation)} to validate, "
+        f"{len(train) - n_isolated} frames to train, {len(validation)} to validate, "
         f"{n_isolated} isolated atoms"
     )
-    tests = {
-        name: [frame for frame in read(name) if not frame.is_isolated_atom] for name in section.test
-    }
-    for name, test_frames in tests.items():
-        if not test_frames:
-            raise ValueError(f"{name}: holds no frame but isolated atoms")
-    return RunData(train_frames, validation, tests, sha256)
+    tests = {name: files.open_without_isolated_atoms(name) for name in section.test}
+    return RunData(train, validation, tests, files.sha256, files.reports)
+
+
+def joined(parts: Sequence[Sequence[Frame]]) -> Sequence[Frame]:
+    """Return the frames of all parts; lists become a list, others are not read."""
+    if all(isinstance(part, list) for part in parts):
+        return [frame for part in parts for frame in part]
+    return parts[0] if len(parts) == 1 else Concatenation(parts)
+
+
+def chosen(frames: Sequence[Frame], indices: Sequence[int] | NDArray[np.int64]) -> Sequence[Frame]:
+    """Return some of the frames; of a list, a list."""
+    if isinstance(frames, list):
+        return [frames[index] for index in indices]
+    return Subset(frames, indices)
+
+
+def without_isolated_atoms(frames: Sequence[Frame]) -> Sequence[Frame]:
+    """Return the frames that are no isolated atoms; only those of one atom are looked at."""
+    alone = np.flatnonzero(n_atoms_of(frames) == 1).tolist()
+    isolated = {index for index in alone if frames[index].is_isolated_atom}
+    if not isolated:
+        return frames
+    return chosen(frames, [index for index in range(len(frames)) if index not in isolated])
+
+
+def spread(frames: Sequence[Frame], n: int) -> Sequence[Frame]:
+    """Return at most ``n`` of the frames, evenly spread."""
+    if len(frames) <= n:
+        return frames
+    return chosen(frames, np.linspace(0, len(frames) - 1, n).round().astype(np.int64).tolist())
+
+
+def graphs_of(frames: Sequence[Frame], cutoff: float) -> GraphDataset:
+    """Return the graphs of frames; what stays on the disk is not kept in memory as graphs either.
+
+    So the memory that a run takes does not depend on the size of its stores.
+    """
+    return GraphDataset(frames, cutoff, cache_bytes=CACHE_BYTES if isinstance(frames, list) else 0)
+
+
+def _reweighted(frames: Sequence[Frame], factors: Mapping[str, float]) -> Sequence[Frame]:
+    if isinstance(frames, list):
+        return [weighted(frame, factors) for frame in frames]
+    return Reweighted(frames, factors)
 
 
 def _check_distances(frame: Frame) -> None:
@@ -77,6 +175,11 @@ def _check_distances(frame: Frame) -> None:
         check_distances(frame.positions, frame.cell, frame.pbc)
     except ValueError as error:
         raise ValueError(f"{frame.source}: {error}") from error
+
+
+def elements_of(frames: Sequence[Frame]) -> list[int]:
+    """Return the atomic numbers of frames, ascending."""
+    return sorted({int(z) for frame in frames for z in frame.atomic_numbers})
 
 
 def check_elements(elements: list[int], data: RunData) -> None:
@@ -87,9 +190,10 @@ def check_elements(elements: list[int], data: RunData) -> None:
     ValueError
         If one does; names the frame.
     """
+    known = set(elements)
     for frames in (data.validation, *data.tests.values()):
         for frame in frames:
-            unknown = set(frame.atomic_numbers.tolist()) - set(elements)
+            unknown = set(frame.atomic_numbers.tolist()) - known
             if unknown:
                 symbols = ", ".join(SYMBOLS[z] for z in sorted(unknown))
                 raise ValueError(
