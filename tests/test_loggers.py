@@ -52,6 +52,20 @@ def test_continued_csv_has_each_step_once(tmp_path, rest):
     assert [file.name for file in tmp_path.iterdir()] == ["metrics.csv"]
 
 
+def test_csv_of_a_run_that_went_back_has_each_step_once(tmp_path):
+    path = tmp_path / "metrics.csv"
+    logger = CsvLogger(path)
+    for step, loss in ((2, 0.2), (4, 0.4), (6, 9.0), (4, 0.3), (6, 0.1)):
+        logger.log_metrics({"step": float(step), "loss": loss}, step)  # the step need not be named
+    assert [(row["step"], row["loss"]) for row in rows_of(path)] == [
+        ("2", "0.2"),
+        ("4", "0.3"),
+        ("6", "0.1"),
+    ]
+    CsvLogger(path, last_step=4).log_metrics({"step": 4.0, "loss": 0.0}, 4)
+    assert [row["step"] for row in rows_of(path)] == ["2", "4"]
+
+
 def test_a_new_run_does_not_continue_the_csv(tmp_path):
     for value in (1.0, 2.0):
         CsvLogger(tmp_path / "metrics.csv").log_metrics({"loss": value}, 1)

@@ -108,26 +108,29 @@ class CsvLogger(Logger):
 
     @rank_zero_only
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
-        """Add a row.
+        """Add a row; rows of the same step or later ones, to which the run comes anew, go.
 
         Parameters
         ----------
         metrics
             Numbers by name; NaN where there is none.
         step
-            Steps taken so far.
+            Steps taken so far; without it, one more than before.
         """
-        row = {_STEP: step} | {
-            key: float(value) for key, value in metrics.items() if not math.isnan(value)
-        }
+        step = self.last_step + 1 if step is None else step
+        numbers = {key: float(value) for key, value in metrics.items() if key != _STEP}
+        row = {_STEP: step} | {key: x for key, x in numbers.items() if not math.isnan(x)}
+        columns = [_STEP, *numbers]
         if not self.columns:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            rows = [row for row in self._rows() if int(row[_STEP]) <= self.last_step]
-            self._rewrite(rows, [_STEP, *metrics])
-        elif not set(metrics) <= set(self.columns):
-            self._rewrite(self._rows(), [_STEP, *metrics])
+            self._rewrite(min(self.last_step, step - 1), columns)
+        elif step <= self.last_step:  # the run went back
+            self._rewrite(step - 1, columns)
+        elif not set(columns) <= set(self.columns):
+            self._rewrite(self.last_step, columns)
         with self.path.open("a", newline="", encoding="utf-8") as file:
             csv.DictWriter(file, self.columns).writerow(row)
+        self.last_step = step
 
     def _rows(self) -> list[dict[str, str]]:
         """Return the whole rows of the file; a crash may have left a part of one."""
@@ -138,7 +141,9 @@ class CsvLogger(Logger):
             rows = [row for row in reader if None not in row and None not in row.values()]
         return [row for row in rows if row.get(_STEP, "").isdigit()]
 
-    def _rewrite(self, rows: list[dict[str, str]], columns: list[str]) -> None:
+    def _rewrite(self, last_step: int, columns: list[str]) -> None:
+        """Write the file anew with its rows up to a step, and with further columns."""
+        rows = [row for row in self._rows() if int(row[_STEP]) <= last_step]
         present = [*rows[0]] if rows else self.columns
         self.columns = list(dict.fromkeys([*present, *columns]))
         text = io.StringIO(newline="")
@@ -192,12 +197,15 @@ class WandbLogger(Logger):
                     resume="allow" if mode == "online" else None,
                     settings=wandb.Settings(console="off", disable_git=True, silent=True),
                 )
+                # its own count of steps never goes back, as a run does after a divergence
+                self._run.define_metric("*", step_metric=_STEP)
         return self._run
 
     @rank_zero_only
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
         """Send metrics; ``step`` is the number of steps taken so far."""
-        self._started().log({key: v for key, v in metrics.items() if not math.isnan(v)}, step=step)
+        numbers = {key: value for key, value in metrics.items() if not math.isnan(value)}
+        self._started().log(numbers if step is None else numbers | {_STEP: step})
 
     @rank_zero_only
     def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
