@@ -42,7 +42,7 @@ def frame(seed, n_atoms, absent=()):
         keys.FORCES: random(n_atoms, 3) * 10.0 ** random(n_atoms, 1).abs(),
         keys.STRESS: 0.1 * random(1, 3, 3),
         keys.WEIGHT: random(1).abs() + 0.1,
-        "atom_weight": random(n_atoms).abs(),
+        keys.ATOM_WEIGHT: random(n_atoms).abs(),
     }
     for name in absent:
         graph[name] = torch.full_like(graph[name], torch.nan)
@@ -58,7 +58,7 @@ FRAMES = [
     frame(5, 6),
 ]
 FRAMES[5][keys.FORCES][2, 1] = torch.nan  # one component of one atom
-FRAMES[5]["atom_weight"][0] = 0.0
+FRAMES[5][keys.ATOM_WEIGHT][0] = 0.0
 
 
 def outputs_of(graph, seed=9):
@@ -126,7 +126,7 @@ def test_loss_is_that_of_its_formula(settings):
                     value = sum(y * y for y in present) ** 0.5
                 else:
                     value = by_hand(settings.forces, x, delta)
-                add(keys.FORCES, weight * float(part["atom_weight"][atom]), value)
+                add(keys.FORCES, weight * float(part[keys.ATOM_WEIGHT][atom]), value)
         first += n_atoms
     expected = sum(
         getattr(WEIGHTS, name) * numerators[name] / denominators[name] for name in LABELS
@@ -150,7 +150,7 @@ def test_conditioned_delta_falls_with_the_reference_force(size, factor):
     _, gradient = value_and_gradient(
         outputs, lambda leaves: loss_sums(leaves, graph, 1.0, settings)[keys.FORCES]
     )
-    weight = graph[keys.WEIGHT] * graph["atom_weight"]
+    weight = graph[keys.WEIGHT] * graph[keys.ATOM_WEIGHT]
     assert torch.allclose(gradient[1] / weight, torch.tensor(0.02 * factor).double(), rtol=1e-12)
 
 
@@ -233,15 +233,6 @@ def test_a_label_that_no_frame_carries_adds_nothing():
     assert float(label_totals(graph)[keys.STRESS]) == 0.0
     assert loss == without
     assert (gradient[2] == 0).all()
-
-
-def test_weights_of_atoms_are_one_where_none_are_given():
-    graph = batch_graphs(FRAMES)
-    outputs = outputs_of(graph)
-    ones = graph | {"atom_weight": torch.ones_like(graph["atom_weight"])}
-    none = {name: tensor for name, tensor in graph.items() if name != "atom_weight"}
-    assert whole(outputs, ones, KINDS[0]) == whole(outputs, none, KINDS[0])
-    assert whole(outputs, ones, KINDS[0]) != whole(outputs, graph, KINDS[0])
 
 
 def test_length_of_a_force_error_does_not_turn():

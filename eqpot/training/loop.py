@@ -25,7 +25,12 @@ from eqpot.training.loss import LABELS, LossWeights, combine, label_totals
 from eqpot.training.memory import limited_memory, parse_size
 from eqpot.training.metric import validation_metric
 from eqpot.training.objective import Objective, added
-from eqpot.training.optimizers import build_optimizer, load_optimizer_state, optimizer_state
+from eqpot.training.optimizers import (
+    build_optimizer,
+    evaluation_weights,
+    load_optimizer_state,
+    optimizer_state,
+)
 from eqpot.training.patience import Patience
 from eqpot.training.plan import Plan, plan_run
 from eqpot.training.progress import RunLog
@@ -310,7 +315,8 @@ class _Trainer:
             return None
         if any(totals[name] > 0 for name in LABELS):  # else all its frames are left out
             self.optimizer.step()
-            self.average.update(self.potential)
+            with evaluation_weights(self.optimizer):
+                self.average.update(self.potential)
             self.guard.accept(errors)
             self.loss_sum += loss
             self.n_losses += 1

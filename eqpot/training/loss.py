@@ -65,8 +65,7 @@ def label_totals(graph: Graph) -> Dict[str, Tensor]:
     Parameters
     ----------
     graph
-        ``energy``, ``forces``, ``stress`` (NaN where absent), ``batch``, ``weight`` and, if there,
-        ``atom_weight``.
+        ``energy``, ``forces``, ``stress`` (NaN where absent), ``batch``, ``weight``, ``atom_weight``.
 
     Returns
     -------
@@ -201,7 +200,7 @@ def _weight(graph: Graph, name: str) -> Tensor:
     if name != keys.FORCES:
         return weight
     weight = weight[graph[keys.BATCH]]
-    return weight * graph["atom_weight"] if "atom_weight" in graph else weight
+    return weight * graph[keys.ATOM_WEIGHT]
 
 
 def _column(values: Tensor, label: Tensor) -> Tensor:
