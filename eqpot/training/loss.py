@@ -65,7 +65,8 @@ def label_totals(graph: Graph) -> Dict[str, Tensor]:
     Parameters
     ----------
     graph
-        ``energy``, ``forces``, ``stress`` (NaN where absent), ``batch``, ``weight``, ``atom_weight``.
+        ``energy``, ``forces``, ``stress`` (NaN where absent), ``batch``, and the weights of frames
+        and atoms.
 
     Returns
     -------
