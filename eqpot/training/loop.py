@@ -170,7 +170,8 @@ def train(
         )
     n_steps, validation_interval = _plan(potential, batches, validation_set, options, fabric, log)
     average = ExponentialMovingAverage(potential, options.ema_decay)
-    optimizer = torch.optim.Adam(potential.parameters(), lr=options.learning_rate, amsgrad=True)
+    learns = [parameter for parameter in potential.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.Adam(learns, lr=options.learning_rate, amsgrad=True)
     module, optimizer = fabric.setup(potential, optimizer)
     result = TrainingResult(average.module, potential, n_steps, n_steps / batches.n_batches, 0.0)
 
@@ -248,7 +249,8 @@ def _plan(
         return n_steps, max(batches.n_batches, n_steps // 30)
     assert options.max_seconds is not None
     probe = copy.deepcopy(potential)
-    optimizer = torch.optim.Adam(probe.parameters(), lr=1e-6, amsgrad=True)
+    learns = [parameter for parameter in probe.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.Adam(learns, lr=1e-6, amsgrad=True)
     seconds = min(_CALIBRATION_SECONDS, 0.1 * options.max_seconds)
     started = time.monotonic()
     times = []

@@ -21,6 +21,7 @@ from ruamel.yaml.events import (
 from ruamel.yaml.reader import ReaderError
 
 from eqpot.models import settings_of
+from eqpot.training.fine_tuning_section import FineTuningSection
 
 _LARGEST_FILE: Final = 2**20
 _DEEPEST: Final = 32
@@ -186,6 +187,7 @@ class Recipe(_Section):
     """Folder for everything that the run leaves; must not hold an earlier run."""
     data: DataSection
     model: ModelSection = ModelSection()
+    fine_tuning: FineTuningSection = FineTuningSection()
     training: TrainingSection = TrainingSection()
 
 

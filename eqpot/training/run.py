@@ -1,6 +1,5 @@
 """One run from a recipe to a verified potential and its numbers."""
 
-import copy
 import hashlib
 import json
 import platform
@@ -28,9 +27,12 @@ from eqpot.models import build_model, settings_of
 from eqpot.physics.reference_energies import SYMBOLS, reference_energies
 from eqpot.physics.zbl import ZBLRepulsion
 from eqpot.potential import Potential
+from eqpot.training.base_potential import read_base_potential, recipe_with_base
 from eqpot.training.evaluation import Evaluation, evaluate
+from eqpot.training.fine_tuning import start_fine_tuning, trainable_parameters
 from eqpot.training.initialization import scale_to_data
 from eqpot.training.loop import LoopOptions, TrainingResult, train
+from eqpot.training.low_rank import merged
 from eqpot.training.progress import RunLog, format_duration
 from eqpot.training.recipe import DEFAULT_MAX_TIME, Recipe, parse_duration, recipe_text
 from eqpot.training.statistics import Statistics, training_statistics
@@ -46,6 +48,7 @@ class RunData:
     train: list[Frame]
     validation: list[Frame]
     tests: dict[str, list[Frame]]
+    replay: list[Frame]
     sha256: dict[str, str]
 
 
@@ -95,6 +98,9 @@ def run(recipe: Recipe, log: RunLog) -> RunResult | None:
     ValueError
         If the data are not sound (see :func:`eqpot.data.read_frames`).
     """
+    base = read_base_potential(recipe.fine_tuning)
+    if base is not None:
+        recipe = recipe_with_base(recipe, base)
     training = recipe.training
     output = Path(recipe.output)
     # before the launch: an error of one process alone would leave the others waiting
@@ -111,20 +117,30 @@ def run(recipe: Recipe, log: RunLog) -> RunResult | None:
     log.silent = not fabric.is_global_zero
     started = time.monotonic()
     data = read_data(recipe, log)
-    references = reference_energies(data.train, recipe.data.reference_energies)
-    log.line(str(references))
     # isolated atoms have given their E0s: the model is exact for them whatever its weights are
     learned = [frame for frame in data.train if not frame.is_isolated_atom]
     if not learned:
         raise ValueError("`data.train` holds isolated atoms only: there is nothing to learn from")
     elements = sorted({int(z) for frame in learned for z in frame.atomic_numbers})
-    _check_elements(elements, data)
+    known = base.potential.atomic_numbers if base is not None else []
+    _check_elements([*known, *elements], data)
+    fine_tuning = None
+    if base is not None:
+        fine_tuning = start_fine_tuning(
+            recipe, base, data.train, data.replay, data.validation, log, fabric.device
+        )
+        learned += fine_tuning.replay
     train_set = GraphDataset(learned, recipe.model.r_max)
     validation_set = GraphDataset(data.validation, recipe.model.r_max)
     statistics = training_statistics(train_set[index] for index in range(len(train_set)))
-    reference = {z: references.energies[z] for z in elements}
-    potential = fresh_potential(recipe, reference, statistics, train_set)
-    n_weights = sum(parameter.numel() for parameter in potential.parameters())
+    if fine_tuning is not None:
+        potential = fine_tuning.potential
+    else:
+        references = reference_energies(data.train, recipe.data.reference_energies)
+        log.line(str(references))
+        reference = {z: references.energies[z] for z in elements}
+        potential = fresh_potential(recipe, reference, statistics, train_set)
+    n_weights = sum(parameter.numel() for parameter in trainable_parameters(potential))
     log.line(
         f"{recipe.model.kind} {recipe.model.preset}: {n_weights} weights, r_max "
         f"{recipe.model.r_max} Å, {statistics.avg_num_neighbors:.1f} neighbours, "
@@ -148,13 +164,15 @@ def run(recipe: Recipe, log: RunLog) -> RunResult | None:
         "n_epochs": result.n_epochs,
         "training_seconds": result.seconds,
     }
+    if fine_tuning is not None:
+        provenance["fine_tuning"] = fine_tuning.provenance()
     native = output / "potential.eqpot"
 
     def save(errors: dict[str, Any]) -> None:
         save_potential(
             native,
-            copy.deepcopy(result.potential).to("cpu"),
-            raw_weights=copy.deepcopy(result.raw_potential).to("cpu"),
+            merged(result.potential).to("cpu"),
+            raw_weights=merged(result.raw_potential).to("cpu"),
             provenance=provenance,
             errors=errors,
         )
@@ -176,10 +194,17 @@ def run(recipe: Recipe, log: RunLog) -> RunResult | None:
             "force_rms": statistics.force_rms,
             "batch_size": options.batch_size,
         },
-        "reference_energies": {SYMBOLS[z]: e for z, e in reference.items()},
+        "reference_energies": {
+            SYMBOLS[z]: energy
+            for z, energy in zip(
+                potential.atomic_numbers, potential.reference_energies, strict=True
+            )
+        },
         "provenance": provenance,
         "total_seconds": time.monotonic() - started,
     }
+    if fine_tuning is not None:
+        metrics["fine_tuning"] = fine_tuning.metrics()
     text = json.dumps(metrics, indent=1, allow_nan=False)
     write_durably(output / "metrics.json", (text + "\n").encode())
     log.line(f"written: {native}, {output / 'potential.pt'}, {output / 'metrics.json'}")
@@ -235,7 +260,8 @@ def read_data(recipe: Recipe, log: RunLog) -> RunData:
     for name, test_frames in tests.items():
         if not test_frames:
             raise ValueError(f"{name}: holds no frame but isolated atoms")
-    return RunData(train_frames, validation, tests, sha256)
+    replay = [frame for name in recipe.fine_tuning.replay for frame in read(name)]
+    return RunData(train_frames, validation, tests, replay, sha256)
 
 
 def _check_distances(frame: Frame) -> None:
@@ -298,6 +324,7 @@ def fresh_potential(
 def loop_options(recipe: Recipe, statistics: Statistics, n_frames: int) -> LoopOptions:
     """Return the options of the loop: those of the recipe, and what the data decide."""
     training = recipe.training
+    factor = recipe.fine_tuning.learning_rate_factor or 1.0
     length = training.max_time
     if length is None and training.epochs is None:
         length = DEFAULT_MAX_TIME
@@ -307,7 +334,7 @@ def loop_options(recipe: Recipe, statistics: Statistics, n_frames: int) -> LoopO
         n_epochs=training.epochs,
         batch_size=min(batch_size, n_frames),
         seed=training.seed,
-        learning_rate=training.learning_rate,
+        learning_rate=factor * training.learning_rate,
         energy_weight=training.energy_weight,
         final_energy_weight=training.final_energy_weight,
         energy_ramp=training.energy_ramp,
