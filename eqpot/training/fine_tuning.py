@@ -1,6 +1,7 @@
 """Fine-tuning: a trained potential made ready to learn from new data, without a step yet taken."""
 
 import copy
+import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
@@ -44,8 +45,7 @@ class FineTuning:
         Old frames to train on besides the new ones, their energies shifted to the new E0s.
     step0_differences
         Largest difference from the base before the first step, in float64 and at equal E0s:
-        ``energy`` in eV/atom, ``forces`` in eV/Å, ``stress`` in eV/Å³. Empty if every frame holds a
-        new element.
+        ``energy`` in eV/atom, ``forces`` in eV/Å, ``stress`` in eV/Å³.
     step0_errors
         Errors on the validation frames before the first step.
     """
@@ -150,17 +150,14 @@ def start_fine_tuning(
     n_all = sum(parameter.numel() for parameter in base.potential.parameters())
     log.line(f"{section.train}: {n_learn} weights learn; the potential has {n_all}")
 
-    differences = _differences(base.potential, potential, [*frames, *validation])
+    differences = _differences(base.potential, potential, frames, copied_from)
     if any(not value < _EQUAL for value in differences.values()):
         raise RuntimeError(f"before the first step the potential differs: {differences}")
-    if differences:
-        log.line(
-            "step 0 equals the potential: largest difference "
-            f"{differences[keys.ENERGY]:.1e} eV/atom, {differences[keys.FORCES]:.1e} eV/Å, "
-            f"{differences[keys.STRESS]:.1e} eV/Å³, in float64, less the shift of E0"
-        )
-    else:
-        log.line("every frame holds a new element: step 0 cannot be compared with the potential")
+    log.line(
+        "step 0 equals the potential: largest difference "
+        f"{differences[keys.ENERGY]:.1e} eV/atom, {differences[keys.FORCES]:.1e} eV/Å, "
+        f"{differences[keys.STRESS]:.1e} eV/Å³, in float64, less the shift of E0"
+    )
     dtype = torch.float32 if recipe.training.dtype == "float32" else torch.float64
     potential = potential.to(device=device, dtype=dtype)
     errors = evaluate(potential, validation)
@@ -252,23 +249,27 @@ def _drawn(replay: Sequence[Frame], n_new: int, fraction: float, seed: int) -> l
     return [candidates[index] for index in sorted(chosen.tolist())]
 
 
-def _differences(base: Potential, start: Potential, frames: list[Frame]) -> dict[str, float]:
-    """Return the largest differences between two potentials with the same E0s, by quantity."""
-    known = set(base.atomic_numbers)
-    frames = [frame for frame in frames if set(frame.atomic_numbers.tolist()) <= known]
-    frames = [frame for frame in frames if not frame.is_isolated_atom][:_FRAMES_COMPARED]
-    if not frames:
-        return {}
-    without_e0 = []
+def _differences(
+    base: Potential, start: Potential, frames: Sequence[Frame], copied_from: dict[int, int]
+) -> dict[str, float]:
+    """Return the largest differences between two potentials with the same E0s, by quantity.
+
+    An atom of a new element stands as the known one of which it is a copy. Differences of labels
+    beyond 1 (eV/atom, eV/Å, eV/Å³) are relative, as rounding is.
+    """
+    candidates = (frame for frame in frames if not frame.is_isolated_atom)
+    chosen = list(itertools.islice(candidates, _FRAMES_COMPARED))
+    graph = collate([frame_to_graph(frame, base.r_max) for frame in chosen])
+    for z, origin in copied_from.items():
+        graph[keys.ATOMIC_NUMBERS][graph[keys.ATOMIC_NUMBERS] == z] = origin
+    outputs = []
     for potential in (base, start):
         bare = copy.deepcopy(potential)
         bare.reference_energies = [0.0] * len(bare.atomic_numbers)
-        without_e0.append(bare)
-    graph = collate([frame_to_graph(frame, base.r_max) for frame in frames])
-    one, other = (potential(graph) for potential in without_e0)
-    n_atoms = torch.bincount(graph[keys.BATCH])
-    differences = {
-        name: (one[name] - other[name]).abs() for name in (keys.ENERGY, keys.FORCES, keys.STRESS)
+        outputs.append(bare(graph))
+        outputs[-1][keys.ENERGY] /= torch.bincount(graph[keys.BATCH])
+    one, other = outputs
+    return {
+        name: float(((one[name] - other[name]).abs() / one[name].abs().clamp(min=1.0)).max())
+        for name in (keys.ENERGY, keys.FORCES, keys.STRESS)
     }
-    differences[keys.ENERGY] /= n_atoms
-    return {name: float(difference.max()) for name, difference in differences.items()}
