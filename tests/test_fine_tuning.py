@@ -227,7 +227,7 @@ def with_fluorine(potential):
 
 
 @pytest.mark.parametrize("train", ["all", "low_rank"])
-def test_a_new_element_leaves_the_known_ones_alone(base_file, potential, train):
+def test_a_new_element_leaves_the_known_ones_alone(base_file, potential, train, tmp_path):
     fine_tuning = start(base_file, with_fluorine(potential), train=train)
     assert fine_tuning.potential.atomic_numbers == [*ELEMENTS, 9]
     assert fine_tuning.shift.energies[9] == pytest.approx(-2700.0, abs=1e-6)
@@ -237,6 +237,9 @@ def test_a_new_element_leaves_the_known_ones_alone(base_file, potential, train):
     assert_equal(fine_tuning.potential, potential, structures(1))
     learns = {name for name, p in fine_tuning.potential.named_parameters() if p.requires_grad}
     assert {"model.embedding", "model.first_density.weight"} <= learns
+    save_potential(tmp_path / "extended.eqpot", merged(fine_tuning.potential))
+    loaded = load_potential(tmp_path / "extended.eqpot", torch.float64)
+    assert_equal(loaded, fine_tuning.potential, [*structures(1), molecule("CF4")])
 
 
 def test_a_new_element_begins_as_its_neighbour(potential):
@@ -284,6 +287,24 @@ def test_replayed_frames_have_the_errors_they_had(base_file, potential):
     strange = replace(frame_of(molecule("HF")), energy=0.0, source="old.xyz, frame 3")
     with pytest.raises(ValueError, match=r"old\.xyz, frame 3: atom \d is element Z=9"):
         start(base_file, new, [strange], replay="old.xyz")
+
+
+@pytest.mark.parametrize("train", ["all", "heads", "low_rank"])
+def test_the_start_is_the_same_every_time(base_file, potential, train):
+    """So a checkpoint needs only the parameters, by name, whatever learns."""
+    frames = labelled(potential, structures(), SHIFTS)
+    torch.manual_seed(0)
+    one = start(base_file, frames, frames, train=train, replay="old.xyz")
+    state = torch.random.get_rng_state()
+    torch.manual_seed(1)
+    other = start(base_file, frames, frames, train=train, replay="old.xyz")
+    assert one.potential.reference_energies == other.potential.reference_energies
+    first, second = one.potential.state_dict(), other.potential.state_dict()
+    assert list(first) == list(second)
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert [f.source for f in one.replay] == [f.source for f in other.replay]
+    torch.manual_seed(0)
+    assert torch.equal(state, torch.random.get_rng_state())  # the caller's generator stays
 
 
 def refusal(base_file, **options):
