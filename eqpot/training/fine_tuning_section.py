@@ -24,7 +24,7 @@ class FineTuningSection(Section):
     """E0: anew (given, isolated atoms, fit), from a fit even with isolated atoms, or the file's."""
     replay: list[str] = []  # noqa: RUF012 (pydantic copies it)
     """Files of frames on which the potential was trained, mixed in so that it does not forget."""
-    replay_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.3
+    replay_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.5
     """Fraction of the training frames that are old ones; they are drawn once, by the seed."""
 
     @field_validator("replay", mode="before")
