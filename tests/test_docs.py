@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from eqpot.training.fine_tuning_section import FineTuningSection
 from eqpot.training.recipe import DataSection, ModelSection, TrainingSection
 
 ROOT = Path(__file__).parents[1]
@@ -25,7 +26,7 @@ def test_documentation_builds_without_warnings(tmp_path):
     )
     assert build.returncode == 0, build.stderr
     page = (tmp_path / "html" / "recipe.html").read_text(encoding="utf-8")
-    for section in (DataSection, ModelSection, TrainingSection):
+    for section in (DataSection, ModelSection, FineTuningSection, TrainingSection):
         for key in section.model_fields:
             assert f'<span class="pre">{key}</span>' in page
     model = (tmp_path / "html" / "model.html").read_text(encoding="utf-8")

@@ -258,7 +258,11 @@ def test_all_problems_at_once(refusal):
         ("output: x\ndata: a\0b\n", "line 2: not valid YAML: holds the character '\\x00'"),
         (LEAST + f"model:\n  n_features: {10**9}{'0' * 5000}\n", ": not valid YAML: "),
         (b"output: \xff\n", ": must be UTF-8 text"),
-        ("", ": a recipe must be a mapping with the keys ['output', 'data', 'model', 'training']"),
+        (
+            "",
+            ": a recipe must be a mapping with the keys "
+            "['output', 'data', 'model', 'fine_tuning', 'training']",
+        ),
         ("- a\n", ": a recipe must be a mapping with the keys"),
         ("a.xyz\n", ": a recipe must be a mapping with the keys"),
     ],

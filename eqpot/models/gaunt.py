@@ -4,7 +4,7 @@ Letters: k packed (l, m), n atoms, j neighbour slots, a radial functions, c chan
 """
 
 from dataclasses import asdict, dataclass
-from typing import Dict
+from typing import Dict, List
 
 import torch
 from torch import Tensor, nn
@@ -299,6 +299,46 @@ class GauntModel(nn.Module):
         for readout in self.readouts:
             assert isinstance(readout, Readout)
             readout.scale_energies(factor)
+
+    @torch.jit.unused
+    def heads(self) -> List[nn.Module]:
+        """Return the modules that turn features into energies: the readouts."""
+        return [self.first_readout, *self.readouts]
+
+    @torch.jit.unused
+    def species_parameters(self) -> List[nn.Parameter]:
+        """Return the parameters that have a row for each species."""
+        tables = [self.embedding, self.first_density.weight]
+        for layer in (self.first_layer, *self.layers):
+            assert isinstance(layer, GauntLayer)
+            tables += [layer.order_weights, layer.skip_weights]
+        return tables
+
+    @torch.no_grad()
+    @torch.jit.unused
+    def with_species(self, origins: List[int]) -> "GauntModel":
+        """Return a model of other species, each of which begins as a copy of one of this model.
+
+        Parameters
+        ----------
+        origins
+            Present species from which each species of the new model is copied.
+        """
+        with torch.random.fork_rng(devices=[]):  # the fresh weights are all overwritten
+            model = GauntModel(self.settings, len(origins), self.r_max, self.avg_num_neighbors)
+        model = model.to(self.embedding)
+        values = self.state_dict()
+        n_species = len(self.embedding)
+        for name, value in values.items():
+            if name == "embedding" or name.endswith(".skip_weights"):
+                values[name] = value[origins]
+            elif name.endswith(".order_weights"):
+                values[name] = value[:, origins]
+            elif name == "first_density.weight":  # rows are radial functions times species
+                rows = value.unflatten(1, (self.n_radial, n_species))
+                values[name] = rows[:, :, origins].flatten(1, 2)
+        model.load_state_dict(values)
+        return model
 
     def forward(self, graph: Dict[str, Tensor]) -> Dict[str, Tensor]:
         """Return ``node_energy`` and ``node_features``.

@@ -24,6 +24,7 @@ from ruamel.yaml.reader import ReaderError
 
 from eqpot.models import settings_of
 from eqpot.training.averages import AverageSettings
+from eqpot.training.fine_tuning_section import FineTuningSection
 from eqpot.training.loggers import LoggerName
 from eqpot.training.loss import LossSettings
 from eqpot.training.memory import parse_size
@@ -261,6 +262,7 @@ class Recipe(Section):
     """Folder for everything that the run leaves; a run that was stopped there goes on."""
     data: DataSection
     model: ModelSection = ModelSection()
+    fine_tuning: FineTuningSection = FineTuningSection()
     training: TrainingSection = TrainingSection()
 
     def identity(self) -> dict[str, Any]:

@@ -5,7 +5,7 @@ import copy
 import json
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -15,7 +15,7 @@ import torch
 from lightning_fabric import Fabric
 
 import eqpot
-from eqpot.data import GraphDataset, collate
+from eqpot.data import Frame, GraphDataset, collate
 from eqpot.durable import locked_folder, remove_parts, write_durably
 from eqpot.elements import SYMBOLS
 from eqpot.export import export_torchscript
@@ -24,20 +24,25 @@ from eqpot.models import build_model, settings_of
 from eqpot.physics.reference_energies import reference_energies
 from eqpot.physics.zbl import ZBLRepulsion
 from eqpot.potential import Potential
+from eqpot.training.base_potential import BasePotential, read_base_potential, recipe_with_base
 from eqpot.training.checkpoint import NAME as CHECKPOINT
 from eqpot.training.checkpoint import PREVIOUS as PREVIOUS_CHECKPOINT
 from eqpot.training.checkpoint import CheckpointFolder, check_identity
 from eqpot.training.evaluation import Evaluation, evaluate
+from eqpot.training.fine_tuning import FineTuning, start_fine_tuning, trainable_parameters
 from eqpot.training.history import TrainingResult
 from eqpot.training.initialization import scale_to_data
 from eqpot.training.loop import train
+from eqpot.training.low_rank import merged
 from eqpot.training.progress import RunLog, format_duration
-from eqpot.training.recipe import Recipe, parse_duration, read_recipe, recipe_text
+from eqpot.training.recipe import Recipe, TrainingSection, parse_duration, read_recipe, recipe_text
 from eqpot.training.run_data import (
+    RunData,
     check_elements,
     chosen,
     elements_of,
     graphs_of,
+    joined,
     read_data,
     spread,
     without_isolated_atoms,
@@ -105,6 +110,7 @@ def run(
     InterruptedRunError
         After SIGINT or SIGTERM while training; the state is saved.
     """
+    recipe, base = resolved(recipe)
     training = recipe.training
     output = Path(recipe.output)
     # before the launch: an error of one process alone would leave the others waiting
@@ -118,29 +124,13 @@ def run(
     log.silent = not fabric.is_global_zero
     started = time.monotonic()
     data = read_data(recipe, log)
-    references = reference_energies(data.train, recipe.data.reference_energies)
-    log.line(str(references))
-    # isolated atoms have given their E0s: the model is exact for them whatever its weights are
-    learned = without_isolated_atoms(data.train)
-    if not learned:
-        raise ValueError("`data.train` holds isolated atoms only: there is nothing to learn from")
-    elements = elements_of(learned)
-    check_elements(elements, data)
-    train_set = graphs_of(learned, recipe.model.r_max)
-    validation_set = graphs_of(data.validation, recipe.model.r_max)
-    statistics = training_statistics(train_set)
-    reference = {z: references.energies[z] for z in elements}
-    potential = fresh_potential(recipe, reference, statistics, train_set)
-    n_weights = sum(parameter.numel() for parameter in potential.parameters())
-    log.line(
-        f"{recipe.model.kind} {recipe.model.preset}: {n_weights} weights, r_max "
-        f"{recipe.model.r_max} Å, {statistics.avg_num_neighbors:.1f} neighbours, "
-        f"rms force {statistics.force_rms:.3f} eV/Å"
-    )
-    batch_size = training.batch_size or max(1, round(_ATOMS_IN_BATCH / statistics.n_atoms))
+    start = _start(recipe, base, data, log, fabric)
+    identity: dict[str, Any] = {"recipe": recipe.identity(), "data_sha256": data.sha256}
+    if base is not None:
+        identity["base_sha256"] = base.sha256
     checkpoints = CheckpointFolder(
         output,
-        {"recipe": recipe.identity(), "data_sha256": data.sha256},
+        identity,
         parse_duration(training.checkpoint_interval),
         writes=fabric.is_global_zero,
     )
@@ -153,75 +143,164 @@ def run(
             log.open(output / "train.log")
         fabric.barrier()
         result = train(
-            potential.to(fabric.device),
-            train_set,
-            validation_set,
-            training,
-            min(batch_size, len(learned)),
-            statistics.force_rms,
+            start.potential.to(fabric.device),
+            start.train_set,
+            graphs_of(data.validation, recipe.model.r_max),
+            start.training,
+            start.batch_size,
+            start.statistics.force_rms,
             fabric,
             checkpoints,
             log,
         )
         if not fabric.is_global_zero:
             return None
+        result.potential = merged(result.potential)
+        result.raw_potential = merged(result.raw_potential)
         log.line(
             f"trained {result.n_steps} steps in {format_duration(result.seconds)}; lately "
             f"{result.frames_per_second:.1f} frames/s, {result.waiting:.1%} waiting for frames"
         )
-        provenance = {
-            "recipe": recipe.model_dump(mode="json"),
-            "data_sha256": data.sha256,
-            "versions": _versions(),
-            "n_steps": result.n_steps,
-            "n_epochs": result.n_epochs,
-        }
-        native = output / "potential.eqpot"
-
-        def save(errors: dict[str, Any]) -> None:
-            save_potential(
-                native,
-                copy.deepcopy(result.potential).to("cpu"),
-                raw_weights=copy.deepcopy(result.raw_potential).to("cpu"),
-                provenance=provenance,
-                errors=errors,
-            )
-
-        save({})  # whatever the evaluation meets, the weights are there
-        used = [index for index in range(len(learned)) if index not in result.excluded]
-        train_sample = spread(chosen(learned, used), _TRAIN_FRAMES_EVALUATED)
-        sets = {"train": train_sample, "validation": data.validation, **data.tests}
-        evaluations = {name: evaluate(result.potential, frames) for name, frames in sets.items()}
-        for name, evaluation in evaluations.items():
-            log.line(f"{name}: {evaluation}")
-        errors = {name: evaluation.as_dict() for name, evaluation in evaluations.items()}
-        save(errors)
-        export_torchscript(native, output / "potential.pt", training.dtype)
-        metrics = {
-            "errors": errors,
-            "history": result.history_columns(),
-            "events": result.events,
-            "statistics": {
-                "n_weights": n_weights,
-                "avg_num_neighbors": statistics.avg_num_neighbors,
-                "force_rms": statistics.force_rms,
-                "batch_size": batch_size,
-                "frames_per_second": result.frames_per_second,
-                "waiting": result.waiting,
-            },
-            "reference_energies": {SYMBOLS[z]: e for z, e in reference.items()},
-            "provenance": provenance,
-            "training_seconds": result.seconds,
-            "total_seconds": time.monotonic() - started,
-        }
-        text = json.dumps(metrics, indent=1, allow_nan=False)
-        write_durably(output / METRICS, (text + "\n").encode())
-        log.line(f"written: {native}, {output / 'potential.pt'}, {output / METRICS}")
-        whole = RunResult(output, metrics, result, evaluations)
+        whole = _write_results(recipe, data, start, result, log, started)
         if finish is not None:
             finish(whole)
         checkpoints.remove()
         return whole
+
+
+@dataclass(frozen=True)
+class _Start:
+    """A run before its first step; ``training`` holds the learning rate as it will be."""
+
+    potential: Potential
+    learned: Sequence[Frame]
+    train_set: GraphDataset
+    statistics: Statistics
+    training: TrainingSection
+    batch_size: int
+    fine_tuning: FineTuning | None
+
+
+def _start(
+    recipe: Recipe, base: BasePotential | None, data: RunData, log: RunLog, fabric: Fabric
+) -> _Start:
+    """Return the potential to train, fresh or trained before, and what it learns from."""
+    training = recipe.training
+    # isolated atoms have given their E0s: the model is exact for them whatever its weights are
+    learned = without_isolated_atoms(data.train)
+    if not learned:
+        raise ValueError("`data.train` holds isolated atoms only: there is nothing to learn from")
+    elements = elements_of(learned)
+    known = base.potential.atomic_numbers if base is not None else []
+    check_elements([*known, *elements], data)
+    fine_tuning = None
+    if base is not None:
+        fine_tuning = start_fine_tuning(
+            recipe, base, data.train, data.replay, data.validation, log, fabric.device
+        )
+        learned = joined([learned, fine_tuning.replay])
+        factor = recipe.fine_tuning.learning_rate_factor or 1.0
+        training = training.model_copy(update={"learning_rate": factor * training.learning_rate})
+    train_set = graphs_of(learned, recipe.model.r_max)
+    statistics = training_statistics(train_set)
+    if fine_tuning is not None:
+        potential = fine_tuning.potential
+    else:
+        references = reference_energies(data.train, recipe.data.reference_energies)
+        log.line(str(references))
+        energies = {z: references.energies[z] for z in elements}
+        potential = fresh_potential(recipe, energies, statistics, train_set)
+    log.line(
+        f"{recipe.model.kind} {recipe.model.preset}: {_n_weights(potential)} weights, r_max "
+        f"{recipe.model.r_max} Å, {statistics.avg_num_neighbors:.1f} neighbours, "
+        f"rms force {statistics.force_rms:.3f} eV/Å"
+    )
+    batch_size = training.batch_size or max(1, round(_ATOMS_IN_BATCH / statistics.n_atoms))
+    batch_size = min(batch_size, len(learned))
+    return _Start(potential, learned, train_set, statistics, training, batch_size, fine_tuning)
+
+
+def _n_weights(potential: Potential) -> int:
+    return sum(parameter.numel() for parameter in trainable_parameters(potential))
+
+
+def _write_results(
+    recipe: Recipe,
+    data: RunData,
+    start: _Start,
+    result: TrainingResult,
+    log: RunLog,
+    started: float,
+) -> RunResult:
+    """Write potential, export and metrics."""
+    output, fine_tuning = Path(recipe.output), start.fine_tuning
+    provenance = {
+        "recipe": recipe.model_dump(mode="json"),
+        "data_sha256": data.sha256,
+        "versions": _versions(),
+        "n_steps": result.n_steps,
+        "n_epochs": result.n_epochs,
+    }
+    if fine_tuning is not None:
+        provenance["fine_tuning"] = fine_tuning.provenance()
+    native = output / "potential.eqpot"
+
+    def save(errors: dict[str, Any]) -> None:
+        save_potential(
+            native,
+            copy.deepcopy(result.potential).to("cpu"),
+            raw_weights=copy.deepcopy(result.raw_potential).to("cpu"),
+            provenance=provenance,
+            errors=errors,
+        )
+
+    save({})  # whatever the evaluation meets, the weights are there
+    used = [index for index in range(len(start.learned)) if index not in result.excluded]
+    sample = spread(chosen(start.learned, used), _TRAIN_FRAMES_EVALUATED)
+    sets = {"train": sample, "validation": data.validation, **data.tests}
+    evaluations = {name: evaluate(result.potential, frames) for name, frames in sets.items()}
+    for name, evaluation in evaluations.items():
+        log.line(f"{name}: {evaluation}")
+    errors = {name: evaluation.as_dict() for name, evaluation in evaluations.items()}
+    save(errors)
+    export_torchscript(native, output / "potential.pt", recipe.training.dtype)
+    potential, statistics = result.potential, start.statistics
+    references = zip(potential.atomic_numbers, potential.reference_energies, strict=True)
+    metrics = {
+        "errors": errors,
+        "history": result.history_columns(),
+        "events": result.events,
+        "statistics": {
+            "n_weights": _n_weights(start.potential),
+            "avg_num_neighbors": statistics.avg_num_neighbors,
+            "force_rms": statistics.force_rms,
+            "batch_size": start.batch_size,
+            "frames_per_second": result.frames_per_second,
+            "waiting": result.waiting,
+        },
+        "reference_energies": {SYMBOLS[z]: energy for z, energy in references},
+        "provenance": provenance,
+        "training_seconds": result.seconds,
+        "total_seconds": time.monotonic() - started,
+    }
+    if fine_tuning is not None:
+        metrics["fine_tuning"] = fine_tuning.metrics()
+    text = json.dumps(metrics, indent=1, allow_nan=False)
+    write_durably(output / METRICS, (text + "\n").encode())
+    log.line(f"written: {native}, {output / 'potential.pt'}, {output / METRICS}")
+    return RunResult(output, metrics, result, evaluations)
+
+
+def resolved(recipe: Recipe) -> tuple[Recipe, BasePotential | None]:
+    """Return the recipe with what the potential it starts from decides, and that potential.
+
+    Raises
+    ------
+    OSError, ValueError
+        If the potential cannot be read, or does not fit the recipe.
+    """
+    base = read_base_potential(recipe.fine_tuning)
+    return (recipe, None) if base is None else (recipe_with_base(recipe, base), base)
 
 
 def check_output(recipe: Recipe) -> None:
@@ -262,6 +341,7 @@ def is_finished(recipe: Recipe) -> bool:
     output = Path(recipe.output)
     if not (output / RECIPE).is_file():
         return False
+    recipe, _ = resolved(recipe)
     check_identity(output, read_recipe(output / RECIPE).identity(), recipe.identity())
     left = [name for name in (CHECKPOINT, PREVIOUS_CHECKPOINT) if (output / name).exists()]
     return (output / METRICS).is_file() and not left

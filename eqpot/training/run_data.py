@@ -42,6 +42,8 @@ class RunData:
         Frames, isolated atoms among the first only.
     tests
         By file.
+    replay
+        Old frames, of which fine-tuning draws.
     sha256
         Of each file.
     reports
@@ -51,6 +53,7 @@ class RunData:
     train: Sequence[Frame]
     validation: Sequence[Frame]
     tests: Mapping[str, Sequence[Frame]]
+    replay: Sequence[Frame]
     sha256: Mapping[str, str]
     reports: Mapping[str, LabelReport] = field(default_factory=dict)
 
@@ -123,7 +126,8 @@ def read_data(recipe: Recipe, log: RunLog) -> RunData:
         f"{n_isolated} isolated atoms"
     )
     tests = {name: files.open_without_isolated_atoms(name) for name in section.test}
-    return RunData(train, validation, tests, files.sha256, files.reports)
+    replay = joined([files.open(name) for name in recipe.fine_tuning.replay])
+    return RunData(train, validation, tests, replay, files.sha256, files.reports)
 
 
 def joined(parts: Sequence[Sequence[Frame]]) -> Sequence[Frame]:
