@@ -1,0 +1,133 @@
+"""Derivatives: whether forces and stress are those of the energy, by finite differences."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from eqpot.data import Frame
+from eqpot.potential import Potential
+from eqpot.verification.prediction import Deadline, predict
+
+_N_DIRECTIONS = 3
+_LEAST_STRESS = 1e-4  # eV/Å³
+
+
+@dataclass(frozen=True)
+class Consistency:
+    """The largest differences over frames.
+
+    Attributes
+    ----------
+    forces
+        Between the slope of the energy along random directions and the force along them, relative
+        to the root mean square of the forces.
+    net_force
+        Largest component of the sum of all forces, relative to the same.
+    stress
+        Between strain derivative and stress, relative to the largest component; ``None`` where no
+        frame is periodic in all directions.
+    """
+
+    n_frames: int
+    n_directions: int
+    forces: float
+    net_force: float
+    stress: float | None
+
+
+def check_derivatives(potential: Potential, frames: Sequence[Frame], seconds: float) -> Consistency:
+    """Compare forces and stress with finite differences of the energy.
+
+    Parameters
+    ----------
+    potential
+        In float64.
+    frames
+        Compared while there is time.
+    seconds
+        For all frames; the first is always done.
+    """
+    rng = np.random.default_rng(0)
+    deadline = Deadline(seconds)
+    n_frames = 0
+    largest = {"forces": 0.0, "net_force": 0.0}
+    stresses = []
+    for frame in frames:
+        if not deadline.allows():
+            break
+        n_frames += 1
+        bare = replace(frame, energy=None, forces=None, stress=None)
+        at_rest = predict(potential, bare)
+        for _ in range(_N_DIRECTIONS):
+            direction = rng.normal(size=bare.positions.shape)
+            direction /= np.linalg.norm(direction)
+            slope = extrapolated_slope(_along(potential, bare, direction))
+            difference = abs(slope + float((at_rest.forces * direction).sum()))
+            largest["forces"] = max(largest["forces"], difference / at_rest.rms_force)
+        net = float(np.abs(at_rest.forces.sum(axis=0)).max()) / at_rest.rms_force
+        largest["net_force"] = max(largest["net_force"], net)
+        if frame.pbc.all():
+            stresses.append(_stress_difference(potential, bare, at_rest.stress))
+    return Consistency(n_frames, _N_DIRECTIONS, **largest, stress=max(stresses, default=None))
+
+
+def extrapolated_slope(function: Callable[[float], float], first: float = 2e-3) -> float:
+    """Return the derivative of a function at 0, by Richardson's extrapolation.
+
+    Central differences at three steps, each half the one before, leave an error of sixth order in
+    the first.
+
+    Parameters
+    ----------
+    function
+        Of a displacement.
+    first
+        Largest displacement.
+
+    References
+    ----------
+    Press et al., Numerical Recipes, 3rd edition, section 5.7.
+
+    Examples
+    --------
+    >>> import math
+    >>> abs(extrapolated_slope(math.sin) - 1.0) < 1e-11
+    True
+    """
+    rows: list[list[float]] = []
+    for level in range(3):
+        step = first / 2**level
+        row = [(function(step) - function(-step)) / (2 * step)]
+        for order in range(1, level + 1):
+            row.append(row[-1] + (row[-1] - rows[-1][order - 1]) / (4**order - 1))
+        rows.append(row)
+    return rows[-1][-1]
+
+
+def _along(
+    potential: Potential, frame: Frame, direction: NDArray[np.float64]
+) -> Callable[[float], float]:
+    def energy(step: float) -> float:
+        moved = replace(frame, positions=frame.positions + step * direction)
+        return predict(potential, moved).energy
+
+    return energy
+
+
+def _stress_difference(potential: Potential, frame: Frame, stress: NDArray[np.float64]) -> float:
+    volume = abs(float(np.linalg.det(frame.cell)))
+    largest = 0.0
+    for a, b in zip(*np.triu_indices(3), strict=True):
+        shape = np.zeros((3, 3))
+        shape[a, b] += 0.5
+        shape[b, a] += 0.5
+
+        def energy(step: float, shape: NDArray[np.float64] = shape) -> float:
+            strain = np.eye(3) + step * shape
+            strained = replace(frame, positions=frame.positions @ strain, cell=frame.cell @ strain)
+            return predict(potential, strained).energy
+
+        largest = max(largest, abs(extrapolated_slope(energy) / volume - float(stress[a, b])))
+    return largest / max(float(np.abs(stress).max()), _LEAST_STRESS)
