@@ -7,6 +7,7 @@ from eqpot.cli.evaluate import evaluate
 from eqpot.cli.export import export
 from eqpot.cli.info import info
 from eqpot.cli.md import md
+from eqpot.cli.report import report
 
 app = typer.Typer(
     add_completion=False,
@@ -18,6 +19,7 @@ app.command("info")(info)
 app.command("evaluate")(evaluate)
 app.command("export")(export)
 app.command("md")(md)
+app.command("report")(report)
 
 
 def main() -> None:

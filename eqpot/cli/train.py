@@ -9,7 +9,8 @@ from eqpot.cli.errors import run_app
 from eqpot.report.training import write_report
 from eqpot.training.progress import RunLog
 from eqpot.training.recipe import default_recipe, read_recipe, recipe_text
-from eqpot.training.run import run
+from eqpot.training.run import RunResult, run
+from eqpot.verification import verify
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -35,9 +36,26 @@ def train_potential(
     with RunLog() as log:
         result = run(chosen, log)
         if result is not None:
-            report = result.output / "report.html"
-            write_report(result, report)
-            log.line(f"report: {report}")
+            _report(result, log)
+
+
+def _report(result: RunResult, log: RunLog) -> None:
+    verification, failure = None, ""
+    try:
+        verification = verify(
+            result.output / "potential.eqpot",
+            result.evaluations["train"].frames,
+            result.evaluations["validation"].frames,
+            export=result.output / "potential.pt",
+            dtype=result.metrics["provenance"]["recipe"]["training"]["dtype"],
+            device=next(result.training.potential.parameters()).device,
+            tell=log.line,
+        )
+    # the potential is written and evaluated: its report must come, with what went wrong in it
+    except Exception as error:
+        failure = f"{type(error).__name__}: {error}"
+        log.line(f"the potential could not be checked: {failure}")
+    log.line(f"report: {write_report(result, verification, failure)}")
 
 
 def main() -> None:

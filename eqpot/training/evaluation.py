@@ -105,13 +105,13 @@ class Evaluation:
     frames
         What was evaluated.
     config_types
-        Kind of structure of each frame, shape (n_frames,).
+        Kind of structure of each frame.
     comparisons
         By label (``energy``, ``forces``, ``stress``); labels that no frame carries are left out.
     """
 
     frames: Sequence[Frame]
-    config_types: NDArray[np.str_]
+    config_types: Sequence[str]
     comparisons: dict[str, Comparison]
 
     @property
@@ -122,8 +122,10 @@ class Evaluation:
     def as_dict(self) -> dict[str, Any]:
         """Return errors by label; where there are several, by kind of structure and by element."""
         result: dict[str, Any] = {"n_frames": self.n_frames}
-        kinds, kind_of_frame = np.unique(self.config_types, return_inverse=True)
-        names = [kind or "(none)" for kind in kinds.tolist()]
+        kinds = sorted(set(self.config_types))
+        place = {kind: index for index, kind in enumerate(kinds)}
+        kind_of_frame = np.array([place[kind] for kind in self.config_types], dtype=np.int64)
+        names = [kind or "(none)" for kind in kinds]
         for name, comparison in self.comparisons.items():
             scale = SCALES[name]
             result[name] = comparison.errors(*scale)
@@ -184,7 +186,7 @@ def evaluate(
     comparisons = {name: joined for name, joined in comparisons.items() if len(joined.reference)}
     if not comparisons:
         raise ValueError("no frame carries `energy`, `forces` or `stress`: nothing to compare with")
-    return Evaluation(frames, np.array(config_types, dtype=np.str_), comparisons)
+    return Evaluation(frames, config_types, comparisons)
 
 
 def _batches(frames: Sequence[Frame], atoms_per_batch: int) -> Iterable[list[Frame]]:
