@@ -159,7 +159,7 @@ def test_dynamics_keeps_energy_and_tells_its_temperature(frames):
     drift = run_nve(soft_potential(scale=0.02), frames[1:2], 2)
     check = judge_drift(drift)
     assert check.status == Status.GOOD, check.message
-    assert drift.n_steps >= 60 and len(drift.times) == drift.n_steps + 1
+    assert drift.n_steps >= 10 and len(drift.times) == drift.n_steps + 1
     # the kinetic energy of n atoms whose centre rests is 3 (n - 1) / 2 kT
     kinetic = 1e-3 * drift.kinetic.mean() * drift.n_atoms
     assert drift.temperature == pytest.approx(

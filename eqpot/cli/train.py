@@ -41,14 +41,16 @@ def train_potential(
 
 def _report(result: RunResult, log: RunLog) -> None:
     verification, failure = None, ""
+    train = result.evaluations["train"]
+    anchor = result.training.potential.anchor
     try:
         verification = verify(
             result.output / "potential.eqpot",
-            result.evaluations["train"].frames,
-            result.evaluations["validation"].frames,
+            train.frames,
+            result.evaluations.get("validation", train).frames,
             export=result.output / "potential.pt",
-            dtype=result.metrics["provenance"]["recipe"]["training"]["dtype"],
-            device=next(result.training.potential.parameters()).device,
+            dtype=anchor.dtype,
+            device=anchor.device,
             tell=log.line,
         )
     # the potential is written and evaluated: its report must come, with what went wrong in it

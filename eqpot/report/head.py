@@ -7,6 +7,7 @@ from typing import Any, Final
 import numpy as np
 
 from eqpot import keys
+from eqpot.report.plain import figures
 from eqpot.training.evaluation import SCALES, Evaluation
 from eqpot.verification import Check, Status
 
@@ -61,14 +62,14 @@ def judge_accuracy(evaluations: Mapping[str, Evaluation]) -> Check:
     factor, unit = SCALES[label]
     rmse = evaluation.comparisons[label].errors(factor, unit)["rmse"]
     what = {keys.FORCES: "Forces", keys.ENERGY: "Energies", keys.STRESS: "Stresses"}[label]
-    text = f"{what} on {name_of_set(name)} are wrong by {rmse:.3g} {unit} (RMSE)"
+    text = f"{what} on {name_of_set(name)} are wrong by {figures(rmse)} {unit} (RMSE)"
     if ratio is None:
         return Check("accuracy", Status.UNKNOWN, f"{text}; their references do not vary.")
     return Check(
         "accuracy",
         _grade(ratio, GOOD_ERROR, FAIR_ERROR),
-        f"{text}, {100 * ratio:.2g} % of their spread (good up to {100 * GOOD_ERROR:.0f} %, fair "
-        f"up to {100 * FAIR_ERROR:.0f} %).",
+        f"{text}, {figures(100 * ratio, 2)} % of their spread (good up to "
+        f"{100 * GOOD_ERROR:.0f} %, fair up to {100 * FAIR_ERROR:.0f} %).",
     )
 
 
@@ -91,8 +92,8 @@ def judge_generalization(evaluations: Mapping[str, Evaluation]) -> Check:
     return Check(
         name,
         _grade(ratios[worst], GOOD_GAP, FAIR_GAP),
-        f"Errors of {label} on {name_of_set(worst)} are {ratios[worst]:.3g} times those on the "
-        f"training frames (good up to {GOOD_GAP:g}, fair up to {FAIR_GAP:g}).",
+        f"Errors of {label} on {name_of_set(worst)} are {figures(ratios[worst])} times those on "
+        f"the training frames (good up to {GOOD_GAP:g}, fair up to {FAIR_GAP:g}).",
     )
 
 
@@ -139,12 +140,12 @@ def headline(
     parts = []
     for label, comparison in evaluation.comparisons.items():
         factor, unit = SCALES[label]
-        parts.append(f"{label} {comparison.errors(factor, unit)['rmse']:.3g} {unit}")
+        parts.append(f"{label} {figures(comparison.errors(factor, unit)['rmse'])} {unit}")
     typical = ""
     if keys.FORCES in evaluation.comparisons:
         reference = evaluation.comparisons[keys.FORCES].reference
         rms = 1e3 * float(np.sqrt((reference**2).mean()))
-        typical = f"; a typical force component there is {rms:.3g} meV/Å"
+        typical = f"; a typical force component there is {figures(rms)} meV/Å"
     sentences.append(
         f"Root mean square errors on {name_of_set(name)} ({evaluation.n_frames} frames): "
         f"{', '.join(parts)}{typical}."

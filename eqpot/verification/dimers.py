@@ -202,6 +202,9 @@ def find_hole(
     if len(attracting) == 0:
         return None, None
     edge = int(attracting[-1])
+    # the attraction may reach further out, up to the top of the wall
+    while distances[edge] < known and edge + 1 < len(forces) and forces[edge + 1] < -NOISE:
+        edge += 1
     wall = (distances >= distances[edge]) & (distances <= max(known, distances[edge]))
     barrier = float(energies[wall].max() - np.interp(known, distances, energies))
     return float(distances[edge]), max(0.0, barrier)

@@ -20,7 +20,7 @@ from eqpot.units import BOLTZMANN
 from eqpot.verification.prediction import atoms_of, calmest, sample
 
 MOST_STEPS: Final = 2000
-FEWEST_STEPS: Final = 60
+FEWEST_STEPS: Final = 10
 TIMESTEP: Final = 0.5
 """fs"""
 TEMPERATURE: Final = 300.0

@@ -25,7 +25,7 @@ from eqpot.verification.derivatives import Consistency, check_derivatives
 from eqpot.verification.dimers import Dimers, dimer_curves
 from eqpot.verification.dynamics import Drift, Speed, largest_frame_speed, run_nve
 from eqpot.verification.machine import describe_machine
-from eqpot.verification.prediction import representatives
+from eqpot.verification.prediction import representatives, sample
 from eqpot.verification.symmetry import Symmetry, check_symmetry
 
 Result = TypeVar("Result")
@@ -114,7 +114,7 @@ def verify(
     name_of_dtype = str(dtype).removeprefix("torch.")
     exact = load_potential(potential, dtype=torch.float64, device=device)
     working = load_potential(potential, dtype=dtype, device=device)
-    frames = representatives(validation, _N_FRAMES) or list(validation[:1])
+    frames = representatives(validation, _N_FRAMES) or sample(validation)[:1]
     found = Verification()
 
     def attempt(

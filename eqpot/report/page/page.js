@@ -15,3 +15,8 @@ const links = made.filter((part) => part.id).map((part) =>
   el("a", { href: `#${part.id}` }, part.querySelector("h2").textContent));
 page.append(head(report), tiles(report), ...verdicts(report).filter(Boolean),
   el("nav", { "aria-label": "Sections" }, links), ...made);
+
+// On paper nothing can be opened.
+addEventListener("beforeprint", () => {
+  for (const details of document.querySelectorAll("details")) details.open = true;
+});

@@ -109,14 +109,14 @@ function learningCurves(report) {
     ["energy_rmse", "energy RMSE / meV/atom", 1e3, "meV/atom"],
     ["virial_rmse", "virial RMSE / meV/atom", 1e3, "meV/atom"],
     ["train_loss", "training loss", 1, ""],
-    ["learning_rate", "learning rate", 1, ""],
   ].filter(([name]) => history[name]?.some((value) => value !== null));
   const plots = panels.map(([name, yLabel, factor, unit], which) => {
     const y = history[name].map((value) => value === null ? null : factor * value);
     const { root } = linePlot({ x: history.epoch, series: [{ y, color: which }],
       xLabel: "epoch", yLabel, logY: true, marks, size: sizeFor(panels.length),
       tell: (_, index) => `epoch ${figures(history.epoch[index])}, step `
-        + `${count(history.step[index])}\n${figures(y[index], 4)} ${unit}` });
+        + `${count(history.step[index])}\n${figures(y[index], 4)} ${unit}\nlearning rate `
+        + `${figures(history.learning_rate?.[index])}` });
     return el("figure", {}, root);
   });
   const list = events.length === 0 ? null : [
