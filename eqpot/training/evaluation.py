@@ -1,5 +1,6 @@
 """Errors of a potential on labelled frames."""
 
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Final
@@ -34,8 +35,8 @@ class Comparison:
 
     reference: NDArray[np.float64]
     predicted: NDArray[np.float64]
-    frame_index: NDArray[np.int64]
-    atomic_numbers: NDArray[np.int64] | None = None
+    frame_index: NDArray[np.integer[Any]]
+    atomic_numbers: NDArray[np.integer[Any]] | None = None
     isolated: NDArray[np.float64] | None = None
 
     def errors(self, factor: float, unit: str) -> dict[str, Any]:
@@ -181,7 +182,7 @@ def evaluate(
         outputs = potential(graph_to(graph, device))
         for name, column in columns.items():
             column.append(_compare(name, graph, outputs[name].cpu(), len(config_types), isolated))
-        config_types += [frame.config_type for frame in batch]
+        config_types += [sys.intern(frame.config_type) for frame in batch]
     comparisons = {name: _join(column) for name, column in columns.items()}
     comparisons = {name: joined for name, joined in comparisons.items() if len(joined.reference)}
     if not comparisons:
@@ -215,14 +216,18 @@ def _compare(
     numbers = graph[keys.ATOMIC_NUMBERS].numpy()
     n_frames = len(graph[keys.ENERGY])
     elements = baseline = None
-    frame_index = first_frame + np.arange(n_frames)
+    # a row for each component of every frame: narrow types keep large sets in memory
+    frame_index = first_frame + np.arange(n_frames, dtype=np.int32)
     if name == keys.ENERGY:
         n_atoms = np.bincount(batch, minlength=n_frames)
         reference, values = reference / n_atoms, values / n_atoms
         e0 = np.array([isolated[z] for z in numbers.tolist()])
         baseline = np.bincount(batch, e0, minlength=n_frames) / n_atoms
     elif name == keys.FORCES:
-        frame_index, elements = np.repeat(frame_index[batch], 3), np.repeat(numbers, 3)
+        frame_index, elements = (
+            np.repeat(frame_index[batch], 3),
+            np.repeat(numbers.astype(np.int16), 3),
+        )
     else:
         rows, columns = np.triu_indices(3)
         reference, values = reference[:, rows, columns], values[:, rows, columns]
