@@ -117,6 +117,10 @@ def test_curve_of_a_morse_potential_is_sound_and_a_hole_is_found():
     assert distance == pytest.approx(0.9, abs=0.02)
     assert barrier == pytest.approx(5 * (1 - np.exp(-6.25)), abs=0.05)
     assert count_sign_changes(force) == 1
+    # the attraction of the Morse curve lies within reach of a bond of 1.5 Å, not of one of 2.6 Å
+    energy, force = 4 * (well**2 - 2 * well), 12 * (well**2 - well)
+    distance, barrier = find_hole(r, energy, force, 1.8, 4.5)
+    assert distance == pytest.approx(4.5) and barrier == 0.0
 
 
 def test_dimers_cover_all_pairs_and_know_the_data(frames):

@@ -55,7 +55,7 @@ class Dimer:
         the wall stands.
     hole_barrier
         Height of the wall before the hole, eV: above the energy at the shortest distance in the
-        data, or at the bond length where the data hold no such pair.
+        data, or of the atoms far apart where the data hold no such pair.
     """
 
     symbols: tuple[str, str]
@@ -152,7 +152,7 @@ def _curve(
     energies = out[keys.ENERGY].double().cpu().numpy() - e0[one] - e0[other]
     forces = out[keys.FORCES].double().cpu().numpy()[1::2, 0]
     in_data = shortest.get((min(one, other), max(one, other)))
-    known = in_data if in_data is not None else bond
+    known = in_data if in_data is not None else float(distances[-1])
     closest = min(_CLOSE * bond, known)
     hole_distance, hole_barrier = find_hole(distances, energies, forces, closest, known)
     return Dimer(
@@ -196,7 +196,7 @@ def find_hole(
     closest
         Å; further out, attraction is a bond.
     known
-        Å; where atoms are known to be, from which the barrier is climbed.
+        Å; where atoms are known to be, or come from: there the climb to the barrier begins.
     """
     attracting = np.flatnonzero((distances < closest) & (forces < -NOISE))
     if len(attracting) == 0:

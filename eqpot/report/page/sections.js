@@ -12,6 +12,11 @@ function note(text) {
   return el("p", { class: "soft small" }, text);
 }
 
+// A text that is not broken into lines.
+function unbroken(text) {
+  return el("span", { class: "unit" }, text);
+}
+
 function caption(...content) {
   return el("figcaption", {}, content);
 }
@@ -285,8 +290,9 @@ function worstFrames(report) {
       el("thead", {}, el("tr", {}, el("th", {}, "frame"), el("th", {}, "set"),
         el("th", {}, "formula"),
         el("th", {}, "configuration type"),
-        el("th", { class: "number" }, "worst force error / meV/Å"),
-        el("th", { class: "number" }, "energy error / meV/atom"), el("th", {}, "listed by"))),
+        el("th", { class: "number" }, "worst force ", unbroken("error / meV/Å")),
+        el("th", { class: "number" }, "energy ", unbroken("error / meV/atom")),
+        el("th", {}, "listed by"))),
       el("tbody", {}, rows))));
 }
 
