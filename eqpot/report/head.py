@@ -7,9 +7,9 @@ from typing import Any, Final
 import numpy as np
 
 from eqpot import keys
-from eqpot.report.plain import figures
 from eqpot.training.evaluation import SCALES, Evaluation
 from eqpot.verification import Check, Status
+from eqpot.verification.words import counted, figures
 
 GOOD_ERROR: Final = 0.1
 """RMSE of the forces over their rms up to which they are fit for dynamics, by common experience."""
@@ -107,8 +107,8 @@ def judge_audit(audit: Mapping[str, Any] | None) -> Check:
     return Check(
         "data",
         status,
-        f"The audit of the data found {_count(n_errors, 'error')} and "
-        f"{_count(n_warnings, 'warning')}.",
+        f"The audit of the data found {counted(n_errors, 'error')} and "
+        f"{counted(n_warnings, 'warning')}.",
     )
 
 
@@ -121,8 +121,8 @@ def judge_training(events: Iterable[Mapping[str, Any]]) -> Check:
         return Check(
             "training",
             Status.WARNING,
-            f"The training went back to an earlier state {_count(n_rollbacks, 'time')} and left "
-            f"out {_count(n_excluded, 'frame')}; see its events.",
+            f"The training went back to an earlier state {counted(n_rollbacks, 'time')} and left "
+            f"out {counted(n_excluded, 'frame')}; see its events.",
         )
     return Check("training", Status.GOOD, "The training went through without a setback.")
 
@@ -169,7 +169,3 @@ def _grade(value: float, good: float, fair: float) -> Status:
     if value <= good:
         return Status.GOOD
     return Status.WARNING if value <= fair else Status.BAD
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number or 'no'} {noun}" if number == 1 else f"{number or 'no'} {noun}s"

@@ -51,18 +51,6 @@ def shorten(text: str, longest: int = LONGEST_TEXT) -> str:
     return f"{text[: (longest - 1) // 2]}…{text[-(longest // 2) :]}"
 
 
-def figures(value: float, digits: int = 3) -> str:
-    """Return a number with significant digits, without a power of ten where it is large.
-
-    Examples
-    --------
-    >>> figures(0.07341), figures(1087.3)
-    ('0.0734', '1090')
-    """
-    text = f"{value:.{digits}g}"
-    return f"{float(text):.0f}" if "e+" in text else text
-
-
 def significant(values: NDArray[np.float64], digits: int = 5) -> list[float | None]:
     """Return numbers rounded to significant digits, so that they are short as text."""
     return [float(f"{x:.{digits}g}") if math.isfinite(x) else None for x in values.tolist()]

@@ -13,6 +13,7 @@ from eqpot.verification.derivatives import Consistency
 from eqpot.verification.dimers import Dimers
 from eqpot.verification.dynamics import Drift
 from eqpot.verification.symmetry import Symmetry
+from eqpot.verification.words import counted, figures, power
 
 ENERGY_BAR: Final = 1e-9
 """eV/atom, of symmetry in float64; total energies of 1e5 eV round at 1e-11."""
@@ -71,9 +72,9 @@ def judge_symmetry(symmetry: Symmetry) -> Check:
     return Check(
         "symmetry",
         Status.GOOD if good else Status.BAD,
-        f"Rotating, mirroring, moving and renumbering {_frames(symmetry.n_frames)} changes the "
-        f"energy by at most {_power(energy)} eV/atom and forces by {_power(relative)} of their "
-        f"size (float64; bars {_power(ENERGY_BAR, 0)} and {_power(FORCE_BAR, 0)}).",
+        f"Rotating, mirroring, moving and renumbering {counted(symmetry.n_frames, 'frame')} "
+        f"changes the energy by at most {power(energy)} eV/atom and forces by {power(relative)} of "
+        f"their size (float64; bars {power(ENERGY_BAR, 1)} and {power(FORCE_BAR, 1)}).",
     )
 
 
@@ -84,8 +85,9 @@ def judge_derivatives(found: Consistency) -> Check:
     return Check(
         "derivatives",
         Status.GOOD if largest <= DERIVATIVE_BAR else Status.BAD,
-        f"{what} are the derivatives of the energy to {_power(largest)} of their size, by finite "
-        f"differences on {_frames(found.n_frames)} (float64; bar {_power(DERIVATIVE_BAR, 0)}).",
+        f"{what} are the derivatives of the energy to {power(largest)} of their size, by finite "
+        f"differences on {counted(found.n_frames, 'frame')} (float64; bar "
+        f"{power(DERIVATIVE_BAR, 1)}).",
     )
 
 
@@ -95,9 +97,9 @@ def judge_precision(found: Agreement) -> Check:
     return Check(
         "precision",
         Status.GOOD if good else Status.WARNING,
-        f"float32 differs from float64 by at most {_power(1e3 * found.energy)} meV/atom and "
-        f"{_power(found.forces)} of the typical force on {_frames(found.n_frames)} (bars "
-        f"{_power(1e3 * FLOAT32_ENERGY_BAR, 0)} meV/atom and {_power(FLOAT32_FORCE_BAR, 0)})."
+        f"float32 differs from float64 by at most {power(1e3 * found.energy)} meV/atom and "
+        f"{power(found.forces)} of the typical force on {counted(found.n_frames, 'frame')} (bars "
+        f"{power(1e3 * FLOAT32_ENERGY_BAR, 1)} meV/atom and {power(FLOAT32_FORCE_BAR, 1)})."
         + ("" if good else " Run it in float64 where small differences matter."),
     )
 
@@ -109,8 +111,8 @@ def judge_export(found: Agreement, dtype: str) -> Check:
     return Check(
         "export",
         Status.GOOD if good else Status.BAD,
-        f"The exported program gives the forces of the potential to {_power(found.forces)} of "
-        f"their size on {_frames(found.n_frames)} ({dtype}; bar {_power(bar, 0)}).",
+        f"The exported program gives the forces of the potential to {power(found.forces)} of "
+        f"their size on {counted(found.n_frames, 'frame')} ({dtype}; bar {power(bar, 1)}).",
     )
 
 
@@ -131,7 +133,7 @@ def judge_dimers(dimers: Dimers) -> Check:
         low = barrier < LOW_BARRIER
         text = (
             f"{len(holes)} of {n_pairs} pairs attract each other again at distances shorter than "
-            f"any bond; the lowest wall before such a hole is {barrier:.2g} eV high "
+            f"any bond; the lowest wall before such a hole is {figures(barrier, 2)} eV high "
             f"({'-'.join(worst.symbols)}, {worst.hole_distance:.2f} Å). For hot or dense matter, "
             "train with `model.repulsion: true`."
         )
@@ -152,32 +154,20 @@ def judge_drift(drift: Drift | None) -> Check:
     if drift.ended_by:
         return Check(name, Status.BAD, f"Dynamics at constant energy ended {drift.ended_by}.")
     duration = drift.n_steps * drift.timestep * 1e-3
-    length = f"{duration:.2g} ps of dynamics at constant energy ({drift.n_atoms} atoms)"
+    length = f"{figures(duration, 2)} ps of dynamics at constant energy ({drift.n_atoms} atoms)"
     good = drift.fluctuation_ratio <= FLUCTUATION_BAR
+    ratio = figures(100 * drift.fluctuation_ratio, 2)
     text = (
-        f"In {length} the total energy fluctuates by {100 * drift.fluctuation_ratio:.2g} % of what "
+        f"In {length} the total energy fluctuates by {ratio} % of what "
         f"the kinetic energy does (bar {100 * FLUCTUATION_BAR:.0f} %)"
     )
     if drift.drift is not None and drift.drift_error is not None:
         kinetic = float(drift.kinetic.mean())
         change = (abs(drift.drift) - 3 * drift.drift_error) * duration
         good = good and change <= DRIFT_BAR * kinetic
+        share = figures(100 * abs(drift.drift) * duration / kinetic, 2)
         text += (
-            f" and drifts by {drift.drift:.2g} ± {drift.drift_error:.1g} meV/atom/ps, in all "
-            f"{100 * abs(drift.drift) * duration / kinetic:.2g} % of the kinetic energy (bar "
-            f"{100 * DRIFT_BAR:.0f} %)"
+            f" and drifts by {figures(drift.drift, 2)} ± {figures(drift.drift_error, 1)} "
+            f"meV/atom/ps, in all {share} % of the kinetic energy (bar {100 * DRIFT_BAR:.0f} %)"
         )
     return Check(name, Status.GOOD if good else Status.BAD, text + ".")
-
-
-def _power(value: float, digits: int = 1) -> str:
-    """Return a small number as a power of ten, as it is written on paper."""
-    if value == 0.0:
-        return "0"
-    mantissa, exponent = f"{value:.{digits}e}".split("e")
-    raised = str(int(exponent)).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
-    return f"10{raised}" if mantissa == "1" else f"{mantissa} × 10{raised}"
-
-
-def _frames(n_frames: int) -> str:
-    return "1 frame" if n_frames == 1 else f"{n_frames} frames"

@@ -31,6 +31,11 @@ class Prediction:
     stress: NDArray[np.float64]
 
     @property
+    def rounding(self) -> float:
+        """How well the energy can be known at best, eV: 64 units in its last place."""
+        return 64.0 * float(np.spacing(abs(self.energy)))
+
+    @property
     def rms_force(self) -> float:
         """Root mean square of the components of the forces, eV/Å, not below a floor."""
         return max(float(np.sqrt((self.forces**2).mean())), LEAST_RMS_FORCE)

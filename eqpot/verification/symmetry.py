@@ -20,7 +20,7 @@ class Deviation:
     Attributes
     ----------
     energy
-        eV/atom.
+        eV/atom, beyond the rounding of the total energy.
     forces
         Relative to the root mean square of the forces.
     stress
@@ -95,8 +95,9 @@ def _deviation(expected: Prediction, found: Prediction, periodic: bool) -> Devia
     if periodic:
         size = max(float(np.abs(expected.stress).max()), _LEAST_STRESS)
         stress = float(np.abs(found.stress - expected.stress).max()) / size
+    difference = max(0.0, abs(found.energy - expected.energy) - expected.rounding)
     return Deviation(
-        abs(found.energy - expected.energy) / len(expected.forces),
+        difference / len(expected.forces),
         float(np.abs(found.forces - expected.forces).max()) / expected.rms_force,
         stress,
     )
