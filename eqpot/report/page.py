@@ -12,7 +12,16 @@ from collections.abc import Mapping
 from importlib.resources import files
 from typing import Any, Final
 
-PROGRAM: Final = ("format.js", "plots.js", "viewer.js", "sections.js", "page.js")
+PROGRAM: Final = (
+    "format.js",
+    "plots.js",
+    "viewer.js",
+    "sections.js",
+    "predictions.js",
+    "frames.js",
+    "physics.js",
+    "page.js",
+)
 """Files of the program, in the order in which they stand in the page."""
 
 
