@@ -40,7 +40,7 @@ class Browser:
 
     def __init__(self):
         self.complaints, self.requests = [], []
-        self._number, self._buffer, self._session = 0, b"", None
+        self._number, self._buffer, self._channel = 0, b"", None
         self._profile = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
         child_reads, self._write = os.pipe()
         self._read, child_writes = os.pipe()
@@ -56,7 +56,7 @@ class Browser:
         os.close(child_writes)
         target = self.call("Target.createTarget", url="about:blank")["targetId"]
         attached = self.call("Target.attachToTarget", targetId=target, flatten=True)
-        self._session = attached["sessionId"]
+        self._channel = attached["sessionId"]
         for domain in ("Page", "Runtime", "Network", "Log"):
             self.call(f"{domain}.enable")
 
@@ -65,8 +65,8 @@ class Browser:
         self._number += 1
         number = self._number
         message = {"id": number, "method": method, "params": parameters}
-        if self._session:
-            message["sessionId"] = self._session
+        if self._channel:
+            message["sessionId"] = self._channel
         os.write(self._write, json.dumps(message).encode() + b"\0")
         while True:
             answer = self._next()
