@@ -120,7 +120,11 @@ def kills(frames, tmp_path, n_kills, n_epochs):
         output, _ = process.communicate(timeout=300)
         assert process.returncode == 0, output
         assert sha256(folder / "run" / "potential.eqpot") == expected
-        assert {path.name for path in (folder / "run").iterdir()} == {*LEFT, "report.html"}
+        assert {path.name for path in (folder / "run").iterdir()} == {
+            *LEFT,
+            "report.html",
+            "report.json",
+        }
     assert n_killed > 0.8 * n_kills  # the others were done before
 
 

@@ -38,6 +38,7 @@ OPTIONS = {
         "timestep",
         "trust",
     },
+    "report": {"folder"},
 }
 
 

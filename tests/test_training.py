@@ -1,5 +1,6 @@
 """A run learns, repeats itself, ends as planned, and fails with a word about why."""
 
+import functools
 import json
 
 import numpy as np
@@ -11,12 +12,14 @@ from ase.calculators.lj import LennardJones
 from ase.io import write
 from typer.testing import CliRunner
 
+import eqpot.cli.train
 from eqpot.cli.train import app
 from eqpot.files import load_potential
 from eqpot.training.progress import RunLog
 from eqpot.training.recipe import Recipe, parse_duration
 from eqpot.training.rescue import DivergedError as NonFiniteLossError
 from eqpot.training.run import run
+from eqpot.verification import verify
 
 
 @pytest.fixture
@@ -77,7 +80,8 @@ def test_same_seed_gives_the_same_weights_and_another_does_not(frames, tmp_path)
     assert not all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
 
 
-def test_leaves_what_it_promises(frames, tmp_path):
+def test_leaves_what_it_promises(frames, tmp_path, monkeypatch):
+    monkeypatch.setattr(eqpot.cli.train, "verify", functools.partial(verify, seconds=1))
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(
         f"output: {tmp_path / 'run'}\n"
@@ -92,6 +96,7 @@ def test_leaves_what_it_promises(frames, tmp_path):
         "potential.pt",
         "metrics.json",
         "report.html",
+        "report.json",
         "train.log",
         "recipe.yaml",
     }
@@ -100,10 +105,11 @@ def test_leaves_what_it_promises(frames, tmp_path):
     errors = metrics["errors"][str(frames)]
     assert errors["energy"]["unit"] == "meV/atom"
     assert errors["forces"]["n"] == 16 * 5 * 3
-    page = (tmp_path / "run" / "report.html").read_text()
-    assert page.count("<svg") == 4
-    assert "src=" not in page
-    assert "@import" not in page
+    report = json.loads((tmp_path / "run" / "report.json").read_text())
+    assert report["errors"] == metrics["errors"]
+    checked = {check["name"] for check in report["checks"]}
+    assert checked >= {"accuracy", "symmetry", "derivatives", "export", "dimers"}
+    assert report["failure"] == ""
     again = CliRunner().invoke(app, [str(recipe)])
     assert again.exit_code == 0
     assert "nothing left to do" in again.output

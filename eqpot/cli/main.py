@@ -8,6 +8,7 @@ from eqpot.cli.evaluate import evaluate
 from eqpot.cli.export import export
 from eqpot.cli.info import info
 from eqpot.cli.md import md
+from eqpot.cli.report import report
 
 app = typer.Typer(
     add_completion=False,
@@ -19,6 +20,7 @@ app.command("info")(info)
 app.command("evaluate")(evaluate)
 app.command("export")(export)
 app.command("md")(md)
+app.command("report")(report)
 app.add_typer(data.app, name="data")
 
 

@@ -11,6 +11,7 @@ from eqpot.report.training import write_report
 from eqpot.training.progress import RunLog
 from eqpot.training.recipe import default_recipe, read_recipe, recipe_text
 from eqpot.training.run import RunResult, is_finished, run
+from eqpot.verification import verify
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -37,16 +38,31 @@ def train_potential(
         typer.echo(f"{chosen.output}: this run is finished; there is nothing left to do")
         return
     with RunLog() as log:
-
-        def report(result: RunResult) -> None:
-            path = result.output / "report.html"
-            write_report(result, path)
-            log.line(f"report: {path}")
-
         try:
-            run(chosen, log, finish=report)
+            run(chosen, log, finish=lambda result: _report(result, log))
         except InterruptedRunError as error:
             raise typer.Exit(error.exit_code) from error
+
+
+def _report(result: RunResult, log: RunLog) -> None:
+    verification, failure = None, ""
+    train = result.evaluations["train"]
+    anchor = result.training.potential.anchor
+    try:
+        verification = verify(
+            result.output / "potential.eqpot",
+            train.frames,
+            result.evaluations.get("validation", train).frames,
+            export=result.output / "potential.pt",
+            dtype=anchor.dtype,
+            device=anchor.device,
+            tell=log.line,
+        )
+    # the potential is written and evaluated: its report must come, with what went wrong in it
+    except Exception as error:
+        failure = f"{type(error).__name__}: {error}"
+        log.line(f"the potential could not be checked: {failure}")
+    log.line(f"report: {write_report(result, verification, failure)}")
 
 
 def main() -> None:
