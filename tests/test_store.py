@@ -226,10 +226,6 @@ def wrong_chunk(file):
         (recreated("energy", filters=[32000, 32015]), r"Fletcher32 alone, has \[32000, 32015\]"),
         (recreated("energy", filters=[]), r"Fletcher32 alone, has \[\]"),
         (recreated("energy", dtype=">f8"), "`energy` must be of type float64, is >f8"),
-        (
-            recreated("energy", dtype=h5py.string_dtype()),
-            "`energy` must be of type float64, is obj",
-        ),
         (recreated("energy", dtype=h5py.ref_dtype), "`energy` must be of type float64, is object"),
         (without_checksum, "`energy` is damaged .chunk 0 has no checksum"),
         (many_links, "holds 1013 datasets, must hold 13"),
