@@ -18,6 +18,21 @@ import ase.io.ulm
 import numpy as np
 import pytest
 
+from eqpot.data import read_frames
+from eqpot.data.extxyz_writing import write_extxyz
+from test_data import some_frames
+from test_formats import (
+    FLAT,
+    OUTCAR_END,
+    OUTCAR_HEAD,
+    PADDED,
+    database,
+    deepmd_system,
+    outcar_step,
+    vasprun,
+)
+
+UNITS = {"energy": "eV", "length": "Angstrom"}
 PROGRAM = """
 import json, resource, sys, time
 from pathlib import Path
@@ -183,3 +198,70 @@ def test_hostile_files_are_refused_in_little_memory(tmp_path):
     for name, message in expected.items():
         assert message in outcomes[name], (name, outcomes[name][:300])
         assert name in outcomes[name].split(":")[0] or str(tmp_path / name) in outcomes[name]
+
+
+# --- damaged files
+
+
+def formats(folder):
+    """Make a sound file of each format; yield the file to damage and what is then read."""
+    (folder / "OUTCAR").write_text(OUTCAR_HEAD + outcar_step(-25.5) + OUTCAR_END)
+    (folder / "vasprun.xml").write_text(vasprun([-25.5, -26.5]))
+    write_extxyz(folder / "set.extxyz", some_frames())
+    for name in ("set.db", "set.json"):
+        database(folder / name)
+    np.savez(folder / "padded.npz", **PADDED)
+    np.savez_compressed(folder / "flat.npz", **FLAT)
+    deepmd_system(folder / "system", 1)
+    names = ["OUTCAR", "vasprun.xml", "set.extxyz", "set.db", "set.json", "padded.npz", "flat.npz"]
+    for name in names:
+        yield folder / name, folder / name
+    for name in ("type.raw", "set.000/coord.npy"):
+        yield folder / "system" / name, folder / "system"
+
+
+def damaged(sound, rng):
+    content = bytearray(sound)
+    for _ in range(int(rng.integers(1, 6))):
+        place, length = int(rng.integers(len(content))), int(rng.integers(1, 50))
+        kind = rng.integers(4)
+        if kind == 0:
+            content[place] = int(rng.integers(256))
+        elif kind == 1 and len(content) > length:
+            del content[place : place + length]
+        elif kind == 2:
+            letters = np.frombuffer(b"0123456789-+.eE \n\"'[]{}<>:=,", np.uint8)
+            content[place:place] = rng.choice(letters, 8).tobytes()
+        else:
+            other = int(rng.integers(len(content)))
+            content[place:place] = content[other : other + 200]
+    return bytes(content)
+
+
+def check_damaged_files(tmp_path, n):
+    rng = np.random.default_rng(n)
+    for file, path in formats(tmp_path):
+        sound = file.read_bytes()
+        n_refused = 0
+        for _ in range(n):
+            file.write_bytes(damaged(sound, rng))
+            try:
+                read_frames(path, units=UNITS)
+            except ValueError as error:
+                n_refused += 1
+                message = str(error)
+            else:
+                continue
+            assert str(tmp_path) in message
+        file.write_bytes(sound)
+        assert n_refused > 0, file
+        assert read_frames(path, units=UNITS).frames
+
+
+def test_damaged_files_are_read_or_refused(tmp_path):
+    check_damaged_files(tmp_path, 60)
+
+
+@pytest.mark.slow
+def test_many_damaged_files_are_read_or_refused(tmp_path):
+    check_damaged_files(tmp_path, 5000)

@@ -49,7 +49,8 @@ class NpyStream:
                 raise ValueError(f"npy version {version} is not read")
             shape, fortran, dtype = np.lib.format.read_array_header_1_0(stream)
             header = stream.tell()
-        except (ValueError, EOFError, OSError) as error:
+        except Exception as error:
+            # NumPy parses the header as Python text, zlib unpacks it: both fail in many ways
             raise ValueError(f"`{name}`: {error}") from error
         if dtype.hasobject:
             raise ValueError(f"`{name}` holds pickled objects, which are not read")

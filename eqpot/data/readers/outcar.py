@@ -108,7 +108,7 @@ class _Run:
             elif "EDIFF is reached" in line:
                 step.converged = True
             elif "in kB" in line and line.split()[:2] == ["in", "kB"]:
-                xx, yy, zz, xy, yz, zx = _numbers(line, 6, where)
+                xx, yy, zz, xy, yz, zx = _numbers(line, 6, where)[:6]
                 pressure = np.array([[xx, xy, zx], [xy, yy, yz], [zx, yz, zz]])
                 step.stress = -0.1 * units.GPA * pressure
             elif "direct lattice vectors" in line:

@@ -50,7 +50,8 @@ def vasprun_frames(path: Path, labels: LabelFinder) -> Iterator[Frame]:
                     unconverged.append(index)
                 yield labels.frame(record, index)
                 index += 1
-        except ElementTree.ParseError as error:
+        # an unknown encoding is a LookupError
+        except (ElementTree.ParseError, LookupError) as error:
             if index == 0 and not run.symbols:
                 raise ValueError(f"{path}: cannot be read as XML ({error})") from error
             labels.report.remarks.append(

@@ -67,7 +67,8 @@ def write_store(
     }
     with written_durably(path) as partial:
         with _Target(path, partial) as target:
-            settings = {"libver": ("v110", "v110"), "userblock_size": BLOCK}
+            # rows are only added: a cache of chunks would grow and serve nobody
+            settings = {"libver": ("v110", "v110"), "userblock_size": BLOCK, "rdcc_nbytes": 2**18}
             with h5py.File(target, "w", **settings) as file:
                 file.attrs["format"] = FORMAT
                 file.attrs["version"] = VERSION
