@@ -1,8 +1,8 @@
 """Sound sets and their spoiled copies, each with the cause that an audit must name.
 
-Three sound sets: ethanol (molecules, no stress), silicon (small crystals) and a copper-gold alloy made
-here with the EMT potential of ASE (many compositions). Of each, twenty copies are spoiled in the ways
-that users meet. What the audit must answer was written down with the way of spoiling.
+Three sound sets: ethanol (molecules, no stress), silicon (small crystals) and a copper-gold alloy
+made here with the EMT potential of ASE (many compositions). Of each, twenty copies are spoiled in
+the ways that users meet. What the audit must answer was written down with the way of spoiling.
 
     python tests/spoiled_sets.py        # audit all sixty, print a table
 """
@@ -57,7 +57,7 @@ def sound_sets() -> dict[str, Files]:
     }
 
 
-def copper_gold(n_frames: int, seed: int = 5) -> list[Frame]:
+def copper_gold(n_frames: int, rattle: float = 0.08, seed: int = 5) -> list[Frame]:
     """Return rattled and strained fcc cells of 16 atoms with EMT labels."""
     generator = np.random.default_rng(seed)
     frames = []
@@ -68,7 +68,7 @@ def copper_gold(n_frames: int, seed: int = 5) -> list[Frame]:
         atoms.numbers[arrangement.random(len(atoms)) < 0.5] = 79
         strain = generator.normal(scale=0.015, size=(3, 3))
         atoms.set_cell(atoms.cell @ (np.eye(3) + 0.5 * (strain + strain.T)), scale_atoms=True)
-        atoms.positions += generator.normal(scale=0.08, size=atoms.positions.shape)
+        atoms.positions += generator.normal(scale=rattle, size=atoms.positions.shape)
         atoms.calc = EMT()
         frames.append(
             Frame(

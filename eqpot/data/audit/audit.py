@@ -27,7 +27,7 @@ def audit_frames(
     """Return what is in the sets and what is wrong with them.
 
     Each set is read once from first to last, and a sample of it is kept; memory does not grow with
-    the number of frames but for some 150 bytes each.
+    the number of frames but for some 300 bytes each.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Energies after the energies of the elements are taken off, and whether these can be told apart."""
+"""Energies less those of the elements, and whether the elements can be told apart."""
 
 from dataclasses import dataclass
 from typing import Final

@@ -148,44 +148,47 @@ def _molecule_pair(one: Frame, two: Frame) -> tuple[object, ...] | None:
     turn = u @ np.diag([1.0, 1.0, np.sign(np.linalg.det(u @ vt)) or 1.0]) @ vt
     delta = b @ turn - a
     assert one.forces is not None and two.forces is not None
-    return _row(one, two, delta, one.forces, two.forces @ turn, np.zeros((3, 3)))
+    return _row(one, two, delta, one.forces, two.forces @ turn, np.zeros((3, 3)), turn)
 
 
 def _crystal_pair(one: Frame, two: Frame) -> tuple[object, ...] | None:
-    mean_cell = 0.5 * (one.cell + two.cell)
-    # cell_2 = cell_1 (1 + ε) with rows as lattice vectors, about the mean cell
-    gradient = np.linalg.solve(mean_cell, two.cell - one.cell)
-    strain = 0.5 * (gradient + gradient.T)
-    if np.abs(gradient).max() > _LARGEST_STRAIN:
+    # cell_2 = cell_1 · S · R: a symmetric stretch, then a rotation, which is taken back
+    w, stretches, vt = np.linalg.svd(np.linalg.solve(one.cell, two.cell))
+    turn = w @ vt
+    if np.linalg.det(turn) < 0.0 or np.abs(stretches - 1.0).max() > _LARGEST_STRAIN:
         return None
-    if np.abs(gradient - strain).max() > 1e-6:
-        # a rotation of the cell turns the forces too; such pairs are left out
-        return None
+    back = turn.T
+    cell = two.cell @ back
+    mean_cell = 0.5 * (one.cell + cell)
+    strain = np.linalg.solve(mean_cell, cell - one.cell)
     delta = two.positions @ np.linalg.inv(two.cell) - one.positions @ np.linalg.inv(one.cell)
     delta -= np.round(delta)
     delta = delta @ mean_cell
     delta -= delta.mean(axis=0)
-    return _row(one, two, delta, one.forces, two.forces, strain)
+    assert one.forces is not None and two.forces is not None
+    turned = two.forces @ back
+    return _row(one, two, delta, one.forces, turned, 0.5 * (strain + strain.T), back)
 
 
 def _row(
     one: Frame,
     two: Frame,
     delta: Array,
-    forces_one: Array | None,
-    forces_two: Array | None,
+    forces_one: Array,
+    forces_two: Array,
     strain: Array,
+    turn: Array,
 ) -> tuple[object, ...] | None:
     if (delta**2).sum() > _LARGEST_SHIFT**2 * len(one):
         return None
-    assert forces_one is not None and forces_two is not None
     energy = np.nan
     if one.energy is not None and two.energy is not None:
         energy = two.energy - one.energy
     volumes = [abs(np.linalg.det(frame.cell)) for frame in (one, two)]
     virial = np.full((3, 3), np.nan)
     if one.stress is not None and two.stress is not None:
-        virial = 0.5 * (volumes[0] * one.stress + volumes[1] * two.stress)
+        turned = turn.T @ two.stress @ turn
+        virial = 0.5 * (volumes[0] * one.stress + volumes[1] * turned)
     change = forces_two - forces_one
     return (
         energy,

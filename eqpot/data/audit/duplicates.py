@@ -1,8 +1,8 @@
 """Structures that are there more than once, however they are turned, moved or numbered.
 
-Each frame has four numbers that rotation, translation, reflection and renumbering leave as they are.
-Frames that agree in them are compared in the sorted distances around every atom, which decides. Mirror
-images count as the same: no label that is trained on tells them apart.
+Each frame has four numbers that rotation, translation, reflection and renumbering leave as they
+are. Frames that agree in them are compared in the sorted distances around every atom, which
+decides. Mirror images count as the same: no label that is trained on tells them apart.
 """
 
 from collections.abc import Mapping, Sequence

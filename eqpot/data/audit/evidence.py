@@ -1,9 +1,9 @@
 """What the labels of a set say of their own units: a few ratios, each with its uncertainty.
 
-No number alone is in Å or eV. These ratios are: energy differences over the work of the forces (1 if
-both are in the same units), the stiffness of atoms in their wells (some ten eV/Å² in all of
-chemistry), distances between neighbours over those of bonds, and total energies over those of atoms
-with all their electrons.
+No number alone says that it is in Å or eV. Ratios do: energy differences over the work of the
+forces (1 if both are in the same units), the stiffness of atoms in their wells (some ten eV/Å² in
+all of chemistry), distances between neighbours over those of bonds, and total energies over those
+of atoms with all their electrons.
 """
 
 from collections.abc import Callable, Sequence
@@ -28,7 +28,7 @@ _UNSURE: Final = 0.4
 _GOOD_FIT: Final = 0.3
 """Part of the forces that a fit must explain before its energies mean anything."""
 _FIT_ERROR: Final = 0.12
-"""What a fit leaves out is the same in every frame, so no scatter shows it: 10 to 30 % were seen."""
+"""What a fit leaves out is the same in all frames, so no scatter shows it: 10 to 30 % were seen."""
 _NOBLE: Final = (2, 10, 18, 36, 54, 86)
 
 
@@ -151,9 +151,8 @@ def work_along_pairs(pairs: Pairs, scale: Array) -> Ratio | None:
     The third-order error of a pair is unknown, but it grows with the change of the forces along
     the way, so the weight of a pair falls with that. Quartiles of the ratios give the uncertainty.
     """
-    still = np.abs(pairs.strain).max(axis=(1, 2)) < 1e-9 if len(pairs.first) else np.zeros(0, bool)
-    energy = pairs.energy * scale[pairs.first] if len(pairs.first) else pairs.energy
-    used = still & np.isfinite(energy) & (np.abs(pairs.work) > 1e-7)
+    energy = pairs.energy * scale[pairs.first]
+    used = _still(pairs) & np.isfinite(energy) & (np.abs(pairs.work) > 1e-7)
     if used.sum() < _FEWEST_PAIRS:
         return None
     work, curvature = np.abs(pairs.work[used]), np.abs(pairs.curvature[used])
@@ -166,13 +165,17 @@ def work_along_pairs(pairs: Pairs, scale: Array) -> Ratio | None:
     return Ratio(float(middle), float(max(spread, 0.01)), int(used.sum()), "neighbouring frames")
 
 
+def _still(pairs: Pairs) -> NDArray[np.bool_]:
+    """Return which pairs have one cell, but for its rounding in a file."""
+    return np.abs(pairs.strain).max(axis=(1, 2), initial=0.0) < 1e-6
+
+
 def scattered(pairs: Pairs) -> bool:
     """Return whether energy differences of neighbouring frames ignore the work, or are too few.
 
     Quartiles of their ratio then have different signs and stand far from its median.
     """
-    used = np.isfinite(pairs.energy) & (np.abs(pairs.work) > 1e-7)
-    used &= np.abs(pairs.strain).max(axis=(1, 2)) < 1e-9
+    used = _still(pairs) & np.isfinite(pairs.energy) & (np.abs(pairs.work) > 1e-7)
     if used.sum() < _FEWEST_PAIRS:
         return True
     work, curvature = np.abs(pairs.work[used]), np.abs(pairs.curvature[used])
@@ -269,7 +272,7 @@ def _nearest(frames: Sequence[Frame], nearest: Array) -> Ratio | None:
 
 
 def all_electron_energy(numbers: NDArray[np.int64]) -> float:
-    """Return the energy of neutral atoms with all electrons, eV, good to some percent.
+    """Return the energy of neutral atoms with all electrons, eV, good to 2 % from carbon on.
 
     ``-0.768745 Z^(7/3) + Z²/2 - 0.269900 Z^(5/3)`` Hartree: Thomas and Fermi, Scott, Schwinger.
 

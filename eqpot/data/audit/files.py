@@ -139,18 +139,17 @@ def _frames_and_refusals(
     """Yield the frames of a file, and a message for each that is refused."""
     packed = path.suffix.lower() in _OPENERS
     suffix = (path.with_suffix("") if packed else path).suffix.lower()
-    frame = -1
+    n_read = 0
     try:
-        for frame, item in enumerate(
-            iter_frames(path, report=report, require_labels=False, **reading)
-        ):
+        for item in iter_frames(path, report=report, require_labels=False, **reading):
             yield item
+            n_read += 1
         return
     except ValueError as error:
         yield str(error)
         if suffix not in _EXTXYZ:
             return
-    refused = {frame + 1}
+    refused = {n_read}
     with tempfile.TemporaryDirectory() as folder:
         rest = Path(folder) / "rest.extxyz"
         while len(refused) < MOST_REFUSED:

@@ -10,6 +10,7 @@ frequent pair of elements, and with products of densities ``A_i,α,l = Σ_j g_α
 l = 0, 1, 2, which know of angles.
 """
 
+import itertools
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -126,7 +127,7 @@ class LinearModel:
             part = slice(t * size, (t + 1) * size)
             energy[part] += 0.5 * value[of].sum(axis=0)
             gradient = 0.5 * slope[of][:, None, :] * unit[of][:, :, None]
-            _gather(forces, strain, part, gradient, i[of], j[of], vectors[of])
+            _Edges(i[of], j[of], vectors[of], n_atoms).gather(gradient, part, forces, strain)
         self._respond_products(numbers, i, j, vectors, r, energy, forces, strain)
         return Response(energy, forces, strain)
 
@@ -160,6 +161,11 @@ class LinearModel:
             ),
         ]
         channel = of_neighbor[:, None] * n_radial + np.arange(n_radial)
+        blocks = {}
+        for centre, neighbor in itertools.product(range(self.n_classes), repeat=2):
+            on = np.flatnonzero((of_centre[i] == centre) & (of_neighbor == neighbor))
+            if len(on):
+                blocks[centre, neighbor] = on, _Edges(i[on], j[on], vectors[on], n_atoms)
         for l, (tensor, tensor_turn) in enumerate(tensors):  # noqa: E741
             n_m = tensor.shape[1]
             density = np.zeros((n_atoms * self.n_channels, n_m))
@@ -179,9 +185,9 @@ class LinearModel:
                     :, upper[0], upper[1]
                 ].sum(axis=0)
                 for neighbor in range(self.n_classes):
-                    on = (of_centre[i] == centre) & (of_neighbor == neighbor)
-                    if not on.any():
+                    if (centre, neighbor) not in blocks:
                         continue
+                    on, block = blocks[centre, neighbor]
                     change = (
                         slope[on][:, :, None, None]
                         * tensor[on][:, None, :, None]
@@ -193,15 +199,7 @@ class LinearModel:
                     )  # (e 1 q m) (e n m c) -> e n q c
                     for n in range(n_radial):
                         columns = start + self._product[neighbor * n_radial + n]
-                        _gather(
-                            forces,
-                            strain,
-                            columns,
-                            gradient[:, n].transpose(0, 2, 1),
-                            i[on],
-                            j[on],
-                            vectors[on],
-                        )
+                        block.gather(gradient[:, n].transpose(0, 2, 1), columns, forces, strain)
 
 
 def _functions(
@@ -219,26 +217,26 @@ def _functions(
     return bump * fade[:, None], bump_slope * fade[:, None] + bump * fade_slope[:, None]
 
 
-def _gather(
-    forces: Array,
-    strain: Array,
-    columns: slice | NDArray[np.int64],
-    gradient: Array,
-    i: NDArray[np.int64],
-    j: NDArray[np.int64],
-    vectors: Array,
-) -> None:
-    """Add gradients by edge vector, shape (n_edges, 3, n_columns), to forces and strain."""
-    n_atoms = len(forces)
-    flat = gradient.reshape(len(gradient), -1)
-    gathered = _sum_by(i, flat, n_atoms) - _sum_by(j, flat, n_atoms)
-    forces[:, :, columns] += gathered.reshape(n_atoms, 3, -1)
-    outer = vectors.T @ flat
-    strain[:, :, columns] += outer.reshape(3, 3, -1)
+class _Edges:
+    """Some edges of a frame, and the matrix that hands gradients by edge vector to their atoms."""
 
+    def __init__(
+        self, i: NDArray[np.int64], j: NDArray[np.int64], vectors: Array, n_atoms: int
+    ) -> None:
+        n = len(i)
+        ends = np.stack([i, j], axis=1).ravel()
+        # E grows with r_j - r_i, so the force on i is +∂E/∂(edge vector), on j its opposite
+        signs = np.tile([1.0, -1.0], n)
+        by_edge = scipy.sparse.csr_matrix(
+            (signs, ends, np.arange(0, 2 * n + 1, 2)), shape=(n, n_atoms)
+        )
+        self._to_atoms = by_edge.T
+        self._vectors = vectors
 
-def _sum_by(index: NDArray[np.int64], rows: Array, size: int) -> Array:
-    n = len(index)
-    return np.asarray(
-        scipy.sparse.csr_matrix((np.ones(n), (index, np.arange(n))), shape=(size, n)) @ rows
-    )
+    def gather(
+        self, gradient: Array, columns: slice | NDArray[np.int64], forces: Array, strain: Array
+    ) -> None:
+        """Add gradients by edge vector, shape (n_edges, 3, n_columns), to forces and strain."""
+        flat = gradient.reshape(len(gradient), -1)
+        forces[:, :, columns] += (self._to_atoms @ flat).reshape(len(forces), 3, -1)
+        strain[:, :, columns] += (self._vectors.T @ flat).reshape(3, 3, -1)

@@ -1,10 +1,10 @@
 """Which units and signs the labels are in: all usual readings weighed against the evidence.
 
 A set in kcal/mol shows in a ratio of 23, but so do forces in Rydberg per Bohr, nearly. So every
-combination of usual units is a hypothesis that foretells all ratios at once, and they are compared by
-their odds (Bayes' rule). The reading as eV and Å has the highest odds beforehand and is given up only
-for one that explains the evidence far better. Errors of the evidence have heavy tails: no single
-number can decide alone by being far off, and a ratio near no known factor accuses nobody.
+combination of usual units is a hypothesis that foretells all ratios at once, and they are compared
+by their odds (Bayes' rule). The reading as eV and Å has the highest odds beforehand and is given up
+only for one that explains the evidence far better. Errors of the evidence have heavy tails: no
+single number can decide alone by being far off, and a ratio near no known factor accuses nobody.
 """
 
 import itertools

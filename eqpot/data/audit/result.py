@@ -47,7 +47,7 @@ class Audit:
         return bool(self.errors)
 
     def as_dict(self) -> dict[str, Any]:
-        """Return sets and findings as plain values, for JSON; numbers that are not finite are None."""
+        """Return sets and findings as plain values, for JSON; what is not finite is None."""
         return {
             "sets": {name: _plain(table) for name, table in self.sets.items()},
             "findings": [finding.as_dict() for finding in self.findings],

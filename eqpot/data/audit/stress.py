@@ -1,9 +1,9 @@
 """Stress labels: unit, sign, the order of six numbers, and virials in their place.
 
-Two witnesses: the fitted potential, whose stress is compared entry by entry, and pairs of frames with
-different cells, where ``½ (V_1 σ_1 + V_2 σ_2) : ε`` must make up for what the work of the forces
-leaves of the energy difference. Every usual way of writing a stress is a hypothesis, as for the
-other units (:mod:`eqpot.data.audit.readings`).
+Two witnesses: the fitted potential, whose stress is compared entry by entry, and pairs of frames
+with different cells, where ``½ (V_1 σ_1 + V_2 σ_2) : ε`` must make up for what the work of the
+forces leaves of the energy difference. Every usual way of writing a stress is a hypothesis, as for
+the other units (:mod:`eqpot.data.audit.readings`).
 """
 
 import itertools
