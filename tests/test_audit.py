@@ -354,7 +354,7 @@ def test_zero_forces_are_right_on_symmetric_sites_and_wrong_elsewhere():
 
 def test_net_forces_and_torques_are_named(sets):
     frames = [f for f in sets["ethanol"]["test"] if len(f) > 1][:10]
-    pushed = [replace(f, forces=f.forces + [1.0, 0.0, 0.0]) for f in frames]
+    pushed = [replace(f, forces=f.forces + np.array([1.0, 0.0, 0.0])) for f in frames]
     assert "forces.net_force" in causes(check_forces(scan("s", pushed), pushed, None))
     turning = [
         replace(f, forces=f.forces + np.cross([0, 0, 1.0], f.positions - f.positions.mean(0)))

@@ -167,7 +167,7 @@ def work_along_pairs(pairs: Pairs, scale: Array) -> Ratio | None:
 
 def _still(pairs: Pairs) -> NDArray[np.bool_]:
     """Return which pairs have one cell, but for its rounding in a file."""
-    return np.abs(pairs.strain).max(axis=(1, 2), initial=0.0) < 1e-6
+    return np.asarray(np.abs(pairs.strain).max(axis=(1, 2), initial=0.0) < 1e-6)
 
 
 def scattered(pairs: Pairs) -> bool:
