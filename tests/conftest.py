@@ -16,3 +16,4 @@ settings.load_profile("laws")
 
 def pytest_addoption(parser):
     parser.addoption("--potential", help="a trained .eqpot on which the laws are checked too")
+    parser.addoption("--datasets", help="a folder of sound data sets that the audit must accept")

@@ -3,10 +3,8 @@
 import functools
 import json
 
-import numpy as np
 import pytest
 import torch
-from ase import Atoms
 from ase.build import molecule
 from ase.calculators.lj import LennardJones
 from ase.io import write
@@ -15,51 +13,15 @@ from typer.testing import CliRunner
 import eqpot.cli.train
 from eqpot.cli.train import app
 from eqpot.files import load_potential
-from eqpot.training.progress import RunLog
-from eqpot.training.recipe import Recipe, parse_duration
+from eqpot.training.recipe import parse_duration
 from eqpot.training.rescue import DivergedError as NonFiniteLossError
-from eqpot.training.run import run
 from eqpot.verification import verify
+from training_runs import quiet_run, recipe_of, write_frames
 
 
 @pytest.fixture
 def frames(tmp_path):
-    """Return a file of Lennard-Jones clusters of two elements, and of crystals with stress."""
-    rng = np.random.default_rng(0)
-    path = tmp_path / "frames.extxyz"
-    images = []
-    for index in range(16):
-        atoms = Atoms(
-            "C2O2H",
-            rng.normal(scale=0.12, size=(5, 3))
-            + 1.4 * np.array([[0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 1, 0]]),
-        )
-        if index % 2:
-            atoms.set_cell(np.diag([4.0, 4.2, 4.4]) + 0.1 * rng.normal(size=(3, 3)))
-            atoms.pbc = True
-        atoms.calc = LennardJones(sigma=1.25, epsilon=0.3, rc=3.5, smooth=True)
-        atoms.get_forces()
-        if atoms.pbc.any():
-            atoms.get_stress()
-        images.append(atoms)
-    write(path, images)
-    return path
-
-
-def recipe_of(frames, output, **training):
-    return Recipe.model_validate(
-        {
-            "output": str(output),
-            "data": {"train": [str(frames)], "validation": 0.2, "test": [str(frames)]},
-            "model": {"preset": "small", "n_features": 8, "r_max": 3.5, "l_max": 2},
-            "training": {"epochs": 3, "batch_size": 4} | training,
-        }
-    )
-
-
-def quiet_run(recipe):
-    with RunLog(silent=False) as log:
-        return run(recipe, log)
+    return write_frames(tmp_path / "frames.extxyz")
 
 
 def test_overfits_a_few_structures(frames, tmp_path):
@@ -85,7 +47,7 @@ def test_leaves_what_it_promises(frames, tmp_path, monkeypatch):
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(
         f"output: {tmp_path / 'run'}\n"
-        f"data:\n  train: {frames}\n  test: [{frames}]\n"
+        f"data:\n  train: {frames}\n  test: [{frames}]\n  audit: false\n"
         "model: {preset: small, n_features: 8, r_max: 3.5}\ntraining: {epochs: 2}\n"
     )
     outcome = CliRunner().invoke(app, [str(recipe)])

@@ -41,7 +41,9 @@ def write_frames(path, n_frames=16, seed=0):
 
 def recipe_of(frames, output, data=None, **training):
     """Return the recipe of a tiny model that trains in seconds."""
-    data = {"train": [str(frames)], "validation": 0.2, "test": [str(frames)]} | (data or {})
+    # trained and tested on the same frames, which the audit would not let pass
+    own = {"train": [str(frames)], "validation": 0.2, "test": [str(frames)], "audit": False}
+    data = own | (data or {})
     return Recipe.model_validate(
         {
             "output": str(output),

@@ -9,6 +9,7 @@ import numpy as np
 import typer
 from numpy.typing import NDArray
 
+from eqpot.cli.audit import audit
 from eqpot.data import Frame, LabelKeys, LabelReport, write_store
 from eqpot.data.checksums import sha256_of
 from eqpot.data.conversion import ReadOptions, iter_files, n_bytes_of
@@ -284,4 +285,4 @@ app = typer.Typer(no_args_is_help=True, help="Convert, split and describe refere
 app.command("convert")(convert)
 app.command("split")(split)
 app.command("info")(info)
-# further commands of `eqpot data` are registered here, a line each
+app.command("audit")(audit)

@@ -80,6 +80,8 @@ class DataSection(Section):
     """Factor on the weight of training frames by their ``config_type``."""
     test: list[str] = Field(default=[])
     """Files of test frames; errors of each are reported at the end."""
+    audit: bool = True
+    """Look for wrong units, signs, labels, duplicates and overlap first; an error ends the run."""
     energy_key: str | None = None
     """Name of the energy in the files; without it the usual names are tried."""
     forces_key: str | None = None

@@ -38,6 +38,7 @@ from eqpot.training.progress import RunLog, format_duration
 from eqpot.training.recipe import Recipe, TrainingSection, parse_duration, read_recipe, recipe_text
 from eqpot.training.run_data import (
     RunData,
+    audit_data,
     check_elements,
     chosen,
     elements_of,
@@ -51,6 +52,7 @@ from eqpot.training.statistics import Statistics, training_statistics
 
 RECIPE: Final = "recipe.yaml"
 METRICS: Final = "metrics.json"
+AUDIT: Final = "audit.json"
 _ATOMS_IN_BATCH = 80
 _FRAMES_FOR_SCALE = 16
 _TRAIN_FRAMES_EVALUATED = 2000
@@ -124,6 +126,7 @@ def run(
     log.silent = not fabric.is_global_zero
     started = time.monotonic()
     data = read_data(recipe, log)
+    audit = _audit(data, output, fabric, log) if recipe.data.audit else None
     start = _start(recipe, base, data, log, fabric)
     identity: dict[str, Any] = {"recipe": recipe.identity(), "data_sha256": data.sha256}
     if base is not None:
@@ -140,6 +143,8 @@ def run(
             stack.enter_context(locked_folder(output))
             remove_parts(output)
             write_durably(output / RECIPE, recipe_text(recipe).encode())
+            if audit is not None:
+                write_durably(output / AUDIT, (json.dumps(audit, indent=1) + "\n").encode())
             log.open(output / "train.log")
         fabric.barrier()
         result = train(
@@ -161,7 +166,7 @@ def run(
             f"trained {result.n_steps} steps in {format_duration(result.seconds)}; lately "
             f"{result.frames_per_second:.1f} frames/s, {result.waiting:.1%} waiting for frames"
         )
-        whole = _write_results(recipe, data, start, result, log, started)
+        whole = _write_results(recipe, data, start, result, audit, log, started)
         if finish is not None:
             finish(whole)
         checkpoints.remove()
@@ -179,6 +184,32 @@ class _Start:
     training: TrainingSection
     batch_size: int
     fine_tuning: FineTuning | None
+
+
+def _audit(data: RunData, output: Path, fabric: Fabric, log: RunLog) -> dict[str, Any]:
+    """Return the audit of the data; that of a run that goes on is in its folder.
+
+    Raises
+    ------
+    ValueError
+        If something is wrong.
+    """
+    if (output / AUDIT).is_file():
+        earlier: dict[str, Any] = json.loads((output / AUDIT).read_text(encoding="utf-8"))
+        return earlier
+    found: dict[str, Any] = {}
+    errors = ""
+    if fabric.is_global_zero:
+        audit = audit_data(data)
+        log.line(str(audit))
+        found, errors = audit.as_dict(), audit.error_text()
+    errors = fabric.broadcast(errors)
+    if errors:
+        raise ValueError(
+            f"the audit found what makes training pointless:\n{errors}\nMend the data, or set "
+            "`data.audit: false` to train on them as they are"
+        )
+    return found
 
 
 def _start(
@@ -229,6 +260,7 @@ def _write_results(
     data: RunData,
     start: _Start,
     result: TrainingResult,
+    audit: dict[str, Any] | None,
     log: RunLog,
     started: float,
 ) -> RunResult:
@@ -283,6 +315,8 @@ def _write_results(
         "training_seconds": result.seconds,
         "total_seconds": time.monotonic() - started,
     }
+    if audit is not None:
+        metrics["audit"] = audit
     if fine_tuning is not None:
         metrics["fine_tuning"] = fine_tuning.metrics()
     text = json.dumps(metrics, indent=1, allow_nan=False)

@@ -16,11 +16,11 @@ from eqpot.data import (
     LabelReport,
     Reweighted,
     Subset,
-    check_distances,
     n_atoms_of,
     read_frames,
     split_frames,
 )
+from eqpot.data.audit import Audit, audit_frames
 from eqpot.data.checksums import sha256_of
 from eqpot.data.graphs import CACHE_BYTES
 from eqpot.data.groups import strata, trajectory_groups
@@ -47,7 +47,7 @@ class RunData:
     sha256
         Of each file.
     reports
-        What labels were found in each file that was read.
+        What labels were found in the files of each set: ``train``, ``validation`` and the tests.
     """
 
     train: Sequence[Frame]
@@ -83,8 +83,6 @@ class _Files:
                 units=None if units is None else {str(k): v for k, v in units.items()},
             )
             self.log.line(str(reading))
-            for frame in reading.frames:
-                _check_distances(frame)
             self.reports[name] = reading.report
             frames = reading.frames
         self.sha256[name] = sha256_of(Path(name))
@@ -126,8 +124,23 @@ def read_data(recipe: Recipe, log: RunLog) -> RunData:
         f"{n_isolated} isolated atoms"
     )
     tests = {name: files.open_without_isolated_atoms(name) for name in section.test}
+    validation_file = str(section.validation)
+    reports = {name: files.reports[name] for name in section.test if name in files.reports}
+    if validation_file in files.reports:
+        reports["validation"] = files.reports[validation_file]
+    of_training = [files.reports[name] for name in section.train if name in files.reports]
+    if of_training:
+        reports["train"] = LabelReport()
+        for report in of_training:
+            reports["train"].merge(report)
     replay = joined([files.open(name) for name in recipe.fine_tuning.replay])
-    return RunData(train, validation, tests, replay, files.sha256, files.reports)
+    return RunData(train, validation, tests, replay, files.sha256, reports)
+
+
+def audit_data(data: RunData) -> Audit:
+    """Return what is wrong with the frames of a run."""
+    sets = {"train": data.train, "validation": data.validation, **data.tests}
+    return audit_frames(sets, reports=data.reports)
 
 
 def joined(parts: Sequence[Sequence[Frame]]) -> Sequence[Frame]:
@@ -172,13 +185,6 @@ def _reweighted(frames: Sequence[Frame], factors: Mapping[str, float]) -> Sequen
     if isinstance(frames, list):
         return [weighted(frame, factors) for frame in frames]
     return Reweighted(frames, factors)
-
-
-def _check_distances(frame: Frame) -> None:
-    try:
-        check_distances(frame.positions, frame.cell, frame.pbc)
-    except ValueError as error:
-        raise ValueError(f"{frame.source}: {error}") from error
 
 
 def elements_of(frames: Sequence[Frame]) -> list[int]:

@@ -1,0 +1,72 @@
+"""``eqpot data audit``: what is in files of frames, and what is wrong with them."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from eqpot.data.audit import audit_files
+from eqpot.durable import write_durably
+
+
+def audit(
+    files: Annotated[list[Path], typer.Argument(help="Files of labelled frames to train on.")],
+    validation: Annotated[
+        list[Path] | None, typer.Option(help="A file to validate on; may be given again.")
+    ] = None,
+    test: Annotated[
+        list[Path] | None, typer.Option(help="A file to test on; may be given again.")
+    ] = None,
+    energy_key: Annotated[str | None, typer.Option(help="Name of the energy.")] = None,
+    forces_key: Annotated[str | None, typer.Option(help="Name of the forces.")] = None,
+    stress_key: Annotated[str | None, typer.Option(help="Name of the stress.")] = None,
+    virial_key: Annotated[str | None, typer.Option(help="Name of the virial.")] = None,
+    units: Annotated[
+        list[str] | None,
+        typer.Option(help="A unit of the files, such as energy=kcal/mol; may be given again."),
+    ] = None,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", help="Write tables and findings to this file.")
+    ] = None,
+) -> None:
+    """Check labels, units, signs, duplicates and overlap; exit with 1 if there is an error."""
+    result = audit_files(
+        _sets(files, validation or [], test or []),
+        energy_key=energy_key,
+        forces_key=forces_key,
+        stress_key=stress_key,
+        virial_key=virial_key,
+        units=_units(units or []),
+    )
+    typer.echo(str(result))
+    if json_file is not None:
+        text = json.dumps(result.as_dict(), indent=1, ensure_ascii=False, allow_nan=False)
+        write_durably(json_file, (text + "\n").encode())
+    if result.has_errors:
+        raise typer.Exit(1)
+
+
+def _sets(train: list[Path], validation: list[Path], test: list[Path]) -> dict[str, list[Path]]:
+    """Return files by the name of their set; several of one role are sets of their own.
+
+    Each file may be spoiled in its own way, so no two are thrown together.
+    """
+    sets: dict[str, list[Path]] = {}
+    for role, paths in (("train", train), ("validation", validation), ("test", test)):
+        for path in paths:
+            name = role if len(paths) == 1 else f"{role} {path.name}"
+            while name in sets:
+                name += "'"
+            sets[name] = [path]
+    return sets
+
+
+def _units(declared: list[str]) -> dict[str, str] | None:
+    units = {}
+    for entry in declared:
+        quantity, equals, unit = entry.partition("=")
+        if not equals:
+            raise typer.BadParameter(f"`{entry}` must be a quantity, `=` and a unit: energy=eV")
+        units[quantity.strip()] = unit.strip()
+    return units or None

@@ -1,0 +1,125 @@
+"""Labels that are absent, not read, or the same in every frame."""
+
+import re
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from eqpot import keys
+from eqpot.data.audit.findings import Finding
+from eqpot.data.audit.scan import Scan
+from eqpot.data.frames import LABELS
+from eqpot.data.readers import LabelReport
+
+_LIKE: Final = {
+    keys.ENERGY: re.compile(r"energ|(^|_)e(_|$|tot|0$)|toten", re.IGNORECASE),
+    keys.FORCES: re.compile(r"forc|gradient|(^|_)f(_|$)", re.IGNORECASE),
+    keys.STRESS: re.compile(r"stress|virial|pressure", re.IGNORECASE),
+}
+_CONSTANT: Final = 1e-9
+
+
+def check_labels(scan: Scan, report: LabelReport | None) -> list[Finding]:
+    """Return findings on presence of labels and on labels that do not vary."""
+    findings = []
+    for label in LABELS:
+        present = scan.counts.present[label]
+        if label == keys.STRESS and not np.isfinite(scan.volume).any():
+            continue
+        if present == 0:
+            findings.append(_absent(scan, label, report))
+        elif present < _could_have(scan, label):
+            findings.append(
+                Finding(
+                    "note",
+                    "labels",
+                    f"labels.partial.{label}",
+                    f"{scan.name}: {present} of {scan.n_frames} frames have {label}; losses and "
+                    "errors are taken over those",
+                    "",
+                    (scan.name,),
+                    scan.n_frames - present,
+                )
+            )
+    if report is not None and report.n_stress_dropped:
+        findings.append(
+            Finding(
+                "warning",
+                "labels",
+                "labels.stress_dropped",
+                f"{scan.name}: the stress of {report.n_stress_dropped} frames is left out, as they "
+                "are not periodic in three directions",
+                'write `pbc="T T T"` if they are crystals',
+                (scan.name,),
+                report.n_stress_dropped,
+            )
+        )
+    findings += _constant(scan)
+    return findings
+
+
+def _could_have(scan: Scan, label: str) -> int:
+    if label == keys.FORCES:
+        return int((~scan.isolated).sum())
+    if label == keys.STRESS:
+        return int((np.isfinite(scan.volume) & ~scan.isolated).sum())
+    return scan.n_frames
+
+
+def _absent(scan: Scan, label: str, report: LabelReport | None) -> Finding:
+    like = []
+    if report is not None:
+        like = sorted(name for name in report.unlabelled_keys if _LIKE[label].search(name))
+    if like:
+        shown = ", ".join(f"`{name}`" for name in like)
+        option = "`energy_key`" if label == keys.ENERGY else f"`{label}_key`"
+        if label == keys.STRESS:
+            option = "`stress_key` or `virial_key`"
+        return Finding(
+            "warning",
+            "labels",
+            f"labels.unread.{label}",
+            f"{scan.name}: no frame has {label} under a usual name, but there is {shown}",
+            f"if that is the {label}, name it with {option}",
+            (scan.name,),
+            scan.n_frames,
+        )
+    return Finding(
+        "warning" if label == keys.FORCES else "note",
+        "labels",
+        f"labels.absent.{label}",
+        f"{scan.name}: no frame has {label}",
+        "forces carry most of what a potential learns; compute them if you can"
+        if label == keys.FORCES
+        else "",
+        (scan.name,),
+        scan.n_frames,
+    )
+
+
+def _constant(scan: Scan) -> list[Finding]:
+    findings = []
+    used = np.isfinite(scan.energy) & ~scan.isolated & (np.nan_to_num(scan.force_rms) > 0.01)
+    energies = scan.energy[used]
+    if len(energies) >= 4 and float(np.ptp(energies)) <= _CONSTANT * float(
+        np.abs(energies).max(initial=1.0)
+    ):
+        findings.append(_constant_finding(scan, "energy", energies, "the energy"))
+    stresses = scan.stress_size[np.isfinite(scan.stress_size) & ~scan.isolated]
+    if len(stresses) >= 4 and not stresses.any():
+        findings.append(_constant_finding(scan, "stress", stresses, "every stress entry"))
+    return findings
+
+
+def _constant_finding(scan: Scan, label: str, values: NDArray[np.float64], what: str) -> Finding:
+    return Finding(
+        "error",
+        "labels",
+        f"{label}.constant",
+        f"{scan.name}: {what} is {values[0]:.6g} in all of {len(values)} frames, though their "
+        "structures differ",
+        "labels that were not computed must be left out of the file, not written as a constant",
+        (scan.name,),
+        len(values),
+    )

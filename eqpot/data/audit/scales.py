@@ -1,0 +1,279 @@
+"""Findings on units and signs, from the verdicts over all readings."""
+
+import math
+from dataclasses import dataclass
+from typing import Final
+
+from eqpot.data.audit.displacements import Pairs, pair_up
+from eqpot.data.audit.evidence import Evidence, gather, scattered
+from eqpot.data.audit.findings import Finding, named
+from eqpot.data.audit.fitted import AS_READ, Fit
+from eqpot.data.audit.readings import DECLARED, Reading, rank
+from eqpot.data.audit.scan import Scan
+from eqpot.data.audit.stress import StressVerdict, asymmetric, judge_stress
+
+ERROR: Final = 5.0
+"""Odds of e^5 = 150 to 1, after what it costs beforehand, stop a training."""
+WARNING: Final = 1.5
+_STRESS_UNITS: Final = {
+    "gpa": "GPa",
+    "kbar": "kbar",
+    "mpa": "MPa",
+    "bar": "bar",
+    "hartree_per_bohr3": "Hartree/Bohr^3",
+    "rydberg_per_bohr3": "Rydberg/Bohr^3",
+    "kcal_per_mol_per_angstrom3": "kcal/mol/Angstrom^3",
+}
+
+
+def check_scales(
+    scan: Scan, fit: Fit | None, *, forces_garbled: bool = False
+) -> tuple[list[Finding], dict[str, object]]:
+    """Return findings on units and signs of one set, and the evidence for the tables.
+
+    Parameters
+    ----------
+    scan
+        The set.
+    fit
+        The quick potential.
+    forces_garbled
+        Whether the forces are known to be zeroed or in a wrong order. Nothing can then be measured
+        by them.
+    """
+    frames = [] if forces_garbled else scan.sampled
+    if forces_garbled:
+        fit = None
+    pairs = pair_up(frames)
+    evidence = gather(scan.sampled, pairs, fit, scan.nearest[scan.n_atoms > 2])
+    verdict, stress = _judge(evidence, pairs, fit)
+    findings = _units(scan, verdict, evidence)
+    findings += _unrelated(scan, evidence, fit, pairs, bool(findings))
+    findings += _stress(scan, stress)
+    skew = asymmetric(scan.sampled)
+    if skew:
+        findings.append(
+            Finding(
+                "error",
+                "stress",
+                "stress.not_symmetric",
+                f"{scan.name}: the stress of {len(skew)} of {len(scan.sampled)} frames looked at "
+                "is not symmetric",
+                "check the order in which its nine numbers are written",
+                (scan.name,),
+                len(skew),
+                named([scan.sampled[k].source for k in skew]),
+            )
+        )
+    findings += _unchecked(scan, evidence, stress)
+    numbers: dict[str, object] = dict(evidence.as_dict())
+    numbers["fit_explains"] = None if fit is None else fit.explained[AS_READ]
+    numbers["energy_correlation"] = None if math.isnan(evidence.agreement) else evidence.agreement
+    numbers["stress"] = None if stress is None else dict(stress.scale)
+    return findings, numbers
+
+
+@dataclass(frozen=True)
+class _Verdict:
+    """The best reading and how much better it is than eV and Å, in e-foldings of odds."""
+
+    reading: Reading
+    advantage: float
+
+
+def _judge(
+    evidence: Evidence, pairs: Pairs, fit: Fit | None
+) -> tuple[_Verdict, StressVerdict | None]:
+    """Return the reading of energies, forces and positions, and that of the stress under it.
+
+    Stress is a witness too: where energies and forces are in kcal/mol alike, only a stress in
+    eV/Å³ (or one whose usual units fit no better) tells.
+    """
+    joint = []
+    as_read = 0.0
+    for odds, reading in rank(evidence):
+        stress = judge_stress(pairs, fit, reading)
+        total = odds + (0.0 if stress is None else stress.odds)
+        joint.append((total, reading, stress))
+        if not reading.causes():
+            as_read = total
+    total, reading, stress = max(joint, key=lambda entry: entry[0])
+    if reading.causes() and total - as_read < WARNING:
+        stress = next(stress for _, reading, stress in joint if not reading.causes())
+    return _Verdict(reading, total - as_read), stress
+
+
+def _units(scan: Scan, verdict: _Verdict, evidence: Evidence) -> list[Finding]:
+    if verdict.advantage < WARNING:
+        return []
+    reading = verdict.reading
+    severity = "error" if verdict.advantage >= ERROR else "warning"
+    seen = _seen(evidence)
+    findings = []
+    for cause in reading.causes():
+        message, remedy = _explain(cause, reading)
+        check = "signs" if cause.startswith("sign") else "units"
+        findings.append(
+            Finding(
+                "error" if severity == "error" else "warning",
+                check,
+                cause,
+                f"{scan.name}: {message} (odds {_odds(verdict.advantage)}; {seen})",
+                remedy,
+                (scan.name,),
+                scan.n_frames,
+            )
+        )
+    return findings
+
+
+def _odds(advantage: float) -> str:
+    if advantage > math.log(1e6):
+        return "above a million to one"
+    return f"{math.exp(advantage):.0f} to one"
+
+
+def _seen(evidence: Evidence) -> str:
+    parts = []
+    if evidence.work is not None:
+        parts.append(f"energy differences are {evidence.work.value:.4g} of the work of the forces")
+    if evidence.stiffness is not None:
+        parts.append(f"stiffness {evidence.stiffness.value:.3g} eV/Å²")
+    if evidence.nearest is not None:
+        parts.append(f"neighbours at {evidence.nearest.value:.3g} of covalent radii")
+    if evidence.total is not None and 0.001 < evidence.total.value < 1000.0:
+        parts.append(f"total energies {evidence.total.value:.4g} of those with all electrons")
+    return "; ".join(parts)
+
+
+def _explain(cause: str, reading: Reading) -> tuple[str, str]:
+    if cause.startswith("units.energy"):
+        unit = DECLARED[reading.energy]
+        return (
+            f"the energies seem to be in {unit}, not in eV",
+            f"declare it: `units: {{energy: {unit}, forces: {_force_unit(reading)}}}`",
+        )
+    if cause.startswith("units.forces"):
+        unit = _force_unit(reading)
+        return (
+            f"the forces seem to be in {unit}, not in eV/Å",
+            f"declare it: `units: {{forces: {unit}}}`",
+        )
+    if cause.startswith("units.positions"):
+        unit = DECLARED[reading.length]
+        return (
+            f"the positions seem to be in {unit}, not in Å",
+            f"declare it: `units: {{length: {unit}, forces: {_force_unit(reading)}}}`",
+        )
+    if cause == "energy.per_atom":
+        return (
+            "the energies seem to be per atom, not of the whole structure",
+            "multiply them by the number of atoms, or name another key with `energy_key`",
+        )
+    if cause == "sign.energy":
+        return "the energies seem to have the wrong sign", "turn the sign of the energies"
+    return (
+        "the forces seem to have the wrong sign: gradients, not forces",
+        "turn the sign: forces are -∂E/∂r",
+    )
+
+
+def _force_unit(reading: Reading) -> str:
+    return f"{DECLARED[reading.force_energy]}/{DECLARED[reading.force_length]}"
+
+
+def _unrelated(
+    scan: Scan, evidence: Evidence, fit: Fit | None, pairs: Pairs, explained: bool
+) -> list[Finding]:
+    """Return whether energies have nothing to do with forces that fit the structures well.
+
+    Two witnesses must agree where both can speak: the fit, and the frames that lie close.
+    """
+    if explained or fit is None or evidence.work is not None:
+        return []
+    sure = fit.explained[AS_READ] > 0.9 and evidence.n_agreement >= 40
+    if not sure or abs(evidence.agreement) > 0.3 or not scattered(pairs):
+        return []
+    return [
+        Finding(
+            "error",
+            "energies",
+            "energy.unrelated",
+            f"{scan.name}: the energies have nothing to do with the forces: a quick potential "
+            f"explains {100 * fit.explained[AS_READ]:.0f} % of the forces, and its energies have a "
+            f"correlation of {evidence.agreement:.2f} with the labels ({evidence.n_agreement} "
+            "frames)",
+            "check that the key is that of the total energy, and that energies and structures are "
+            "in the same order",
+            (scan.name,),
+            scan.counts.present["energy"],
+        )
+    ]
+
+
+def _stress(scan: Scan, verdict: StressVerdict | None) -> list[Finding]:
+    if verdict is None or verdict.advantage < WARNING:
+        return []
+    severity = "error" if verdict.advantage >= ERROR else "warning"
+    seen = ", ".join(f"{value:.4g} by {how}" for how, value in verdict.scale.items())
+    findings = []
+    for cause in verdict.causes():
+        if cause == "stress.virial":
+            message = "the stress seems to be a virial, -V·stress in eV"
+            remedy = "name its key with `virial_key` instead of `stress_key`"
+        elif cause == "stress.times_volume":
+            message = "the stress seems to be multiplied by the volume"
+            remedy = "divide it by the volume"
+        elif cause == "sign.stress":
+            message = "the stress seems to have the wrong sign, positive under compression"
+            remedy = (
+                "turn the sign: here a stress is positive in tension (VASP writes the opposite)"
+            )
+        elif cause == "stress.order":
+            message = (
+                "the shears of the stress seem to be in another order; what is read as yz, xz, xy "
+                f"is {verdict.order}"
+            )
+            remedy = "write nine numbers, or six in the order xx yy zz yz xz xy"
+        else:
+            unit = _STRESS_UNITS[verdict.unit]
+            message = f"the stress seems to be in {unit}, not in eV/Å³"
+            remedy = f"declare it: `units: {{stress: {unit}}}`"
+        check = "signs" if cause.startswith("sign") else "stress"
+        findings.append(
+            Finding(
+                "error" if severity == "error" else "warning",
+                check,
+                cause,
+                f"{scan.name}: {message} (odds {_odds(verdict.advantage)}; labels over what forces "
+                f"and energies ask for: {seen})",
+                remedy,
+                (scan.name,),
+                scan.counts.present["stress"],
+            )
+        )
+    return findings
+
+
+def _unchecked(scan: Scan, evidence: Evidence, stress: StressVerdict | None) -> list[Finding]:
+    missing = []
+    both = scan.counts.present["energy"] > 0 and scan.counts.present["forces"] > 0
+    if both and evidence.work is None:
+        missing.append("energies against forces")
+    if scan.counts.present["forces"] > 0 and evidence.stiffness is None:
+        missing.append("the scale and sign of forces")
+    if scan.counts.present["stress"] > 0 and stress is None:
+        missing.append("stress against forces")
+    if not missing:
+        return []
+    return [
+        Finding(
+            "note",
+            "units",
+            "units.unchecked",
+            f"{scan.name}: too few frames of the same atoms, or too different ones, to check "
+            + " and ".join(missing),
+            "units and signs of this set rest on what the file says",
+            (scan.name,),
+        )
+    ]

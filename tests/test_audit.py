@@ -1,0 +1,514 @@
+"""The audit names what is wrong with a data set, and accuses no sound one."""
+
+import json
+import lzma
+import os
+import shutil
+import weakref
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import typer
+from ase.build import bulk
+from scipy.spatial.transform import Rotation
+from typer.testing import CliRunner
+
+from eqpot.cli.audit import audit as audit_command
+from eqpot.data import Frame, LabelReport, read_frames
+from eqpot.data.audit import Finding, audit_files, audit_frames
+from eqpot.data.audit.composition import check_rank, fit_composition
+from eqpot.data.audit.displacements import pair_up
+from eqpot.data.audit.duplicates import label_difference, same_structure
+from eqpot.data.audit.evidence import Evidence, Ratio, all_electron_energy, work_along_pairs
+from eqpot.data.audit.fitted import AS_READ, fit_forces
+from eqpot.data.audit.forces import check_forces, site_pull
+from eqpot.data.audit.linear_model import LinearModel
+from eqpot.data.audit.readings import rank
+from eqpot.data.audit.scan import scan
+from eqpot.units import HARTREE, KCAL_PER_MOL
+from spoiled_sets import (
+    audit_spoiled,
+    copper_gold,
+    found_causes,
+    moved,
+    sound_sets,
+    spoilings,
+    write_frames,
+)
+
+ROOT = Path(__file__).parents[1]
+NO_CELL = {"cell": np.zeros((3, 3)), "pbc": np.zeros(3, dtype=bool)}
+
+
+@pytest.fixture(scope="module")
+def sets():
+    return sound_sets()
+
+
+def causes(findings: Sequence[Finding], severity: str | None = None) -> set[str]:
+    return {f.cause for f in findings if severity is None or f.severity == severity}
+
+
+# --- spoiled and sound sets
+
+
+@pytest.mark.parametrize("number", range(20))
+def test_spoiled_silicon_is_named(sets, number, tmp_path):
+    spoiling = spoilings("silicon")[number]
+    audit = audit_spoiled(sets["silicon"], spoiling, tmp_path)
+    assert set(spoiling.causes) <= set(found_causes(audit)), (spoiling.name, str(audit))
+
+
+@pytest.mark.slow
+def test_57_of_60_spoiled_sets_are_named(sets, tmp_path):
+    missed, n_spoiled = [], 0
+    for name, files in sets.items():
+        for spoiling in spoilings(name):
+            found = found_causes(audit_spoiled(files, spoiling, tmp_path))
+            n_spoiled += 1
+            if not set(spoiling.causes) <= set(found):
+                missed.append((name, spoiling.name, found))
+    assert n_spoiled == 60
+    assert len(missed) <= 3, missed
+
+
+@pytest.mark.parametrize("name", ["ethanol", "silicon", "alloy"])
+def test_bundled_sets_have_no_error(sets, name):
+    audit = audit_frames(sets[name])
+    assert not audit.has_errors, str(audit)
+    assert not audit.warnings, str(audit)
+
+
+@pytest.mark.slow
+def test_sound_data_sets_have_no_false_error(request, tmp_path):
+    """A folder of data sets, one each in a folder, files `*train*` and others (extended XYZ).
+
+    Overlap is allowed if copies have the energy of the original: then it is no false error.
+    """
+    folder = request.config.getoption("--datasets") or os.environ.get("EQPOT_DATASETS")
+    if not folder:
+        pytest.skip("give a folder of sound data sets with --datasets")
+    false, n_sets = [], 0
+    for name, paths in data_sets(Path(folder)):
+        frames = {path.name.split(".")[0]: list(read(path)) for path in paths}
+        roles = {f"train {k}" if "train" in k else f"test {k}": v for k, v in frames.items()}
+        audit = audit_frames(roles)
+        n_sets += 1
+        shared = [f for f in audit.errors if f.cause == "overlap"]
+        false += [(name, str(f)) for f in audit.errors if f.cause != "overlap"]
+        false += [(name, str(f)) for f in shared if not confirmed(roles, f)]
+    assert n_sets >= 1
+    assert not false, "\n".join(f"{name}: {text}" for name, text in false)
+
+
+def data_sets(folder: Path) -> list[tuple[str, list[Path]]]:
+    found = []
+    for place in sorted(p for p in folder.iterdir() if p.is_dir()):
+        files = sorted(p for p in place.iterdir() if ".xyz" in p.name or ".extxyz" in p.name)
+        files = [p for p in files if "isolated" not in p.name]
+        systems = sorted({p.name.split("_")[0] for p in files})
+        if len(systems) > 2 and all(any("train" in p.name for p in files) for _ in systems):
+            of_system = {s: [p for p in files if p.name.startswith(f"{s}_")] for s in systems}
+            if all(any("train" in p.name for p in ps) for ps in of_system.values()):
+                # several systems in one folder; of several random splits the first
+                for system, paths in of_system.items():
+                    first = [p for p in paths if "_0" not in p.name or "_01" in p.name]
+                    found.append((f"{place.name}/{system}", first))
+                continue
+        found.append((place.name, files))
+    return [(name, files) for name, files in found if files]
+
+
+def read(path: Path) -> list[Frame]:
+    return read_frames(path, require_labels=False).frames
+
+
+def confirmed(sets: dict[str, list[Frame]], finding: Finding) -> bool:
+    """Whether a named frame has, in the other set, one of the same atoms with the same energy."""
+    by_source = {f.source: f for frames in sets.values() for f in frames}
+    for source in finding.frames[:3]:
+        frame = by_source[source]
+        others = [f for name in finding.sets for f in sets[name] if f is not frame]
+        if not any(
+            len(f) == len(frame)
+            and f.energy is not None
+            and frame.energy is not None
+            and abs(f.energy - frame.energy) < 2e-3 * len(frame)
+            for f in others
+        ):
+            return False
+    return True
+
+
+# --- the quick potential
+
+
+@pytest.mark.parametrize("name", ["ethanol", "alloy"])
+def test_linear_model_forces_and_strain_are_derivatives_of_its_energy(sets, name):
+    frame = next(f for f in sets[name]["train"] if len(f) > 1)
+    model = LinearModel([frame])
+    response = model.respond(frame)
+    step = 1e-4
+    for atom, axis in ((1, 0), (4, 2)):
+        energies = []
+        for sign in (1.0, -1.0):
+            positions = np.array(frame.positions)
+            positions[atom, axis] += sign * step
+            energies.append(model.respond(replace(frame, positions=positions)).energy)
+        expected = -(energies[0] - energies[1]) / (2 * step)
+        np.testing.assert_allclose(response.forces[atom, axis], expected, rtol=2e-5, atol=2e-6)
+    energies = []
+    for sign in (1.0, -1.0):
+        strain = np.eye(3)
+        strain[0, 1] += sign * step
+        strained = replace(frame, positions=frame.positions @ strain.T, cell=frame.cell @ strain.T)
+        energies.append(model.respond(strained).energy)
+    expected = (energies[0] - energies[1]) / (2 * step)
+    np.testing.assert_allclose(response.strain[0, 1], expected, rtol=2e-5, atol=2e-5)
+
+
+def test_fit_of_forces_foretells_energies_and_stress_of_the_alloy(sets):
+    frames = sets["alloy"]["train"]
+    fit = fit_forces(frames)
+    assert fit.explained[AS_READ] > 0.9
+    # copper and gold: elastic constants and phonons put it at some eV/Å²
+    assert 2.0 < fit.stiffness < 30.0
+    stress = np.array([f.stress[0, 1] * abs(np.linalg.det(f.cell)) for f in fit.frames])
+    assert np.corrcoef(stress, fit.strain[:, 0, 1])[0, 1] > 0.8
+
+
+# --- work along displacements
+
+
+def springs(n_frames: int, seed: int = 0) -> list[Frame]:
+    """Five atoms tied to places by springs: an energy exactly quadratic, turned at random."""
+    generator = np.random.default_rng(seed)
+    places = generator.normal(scale=2.0, size=(5, 3))
+    stiffness = generator.normal(size=(15, 15))
+    stiffness = stiffness @ stiffness.T + 5.0 * np.eye(15)
+    # neither shifts nor turns cost energy to first order, as in a molecule
+    generators = [np.tile(axis, 5) for axis in np.eye(3)]
+    generators += [np.cross(axis, places - places.mean(axis=0)).ravel() for axis in np.eye(3)]
+    basis = np.linalg.qr(np.array(generators).T)[0]
+    project = np.eye(15) - basis @ basis.T
+    stiffness = project @ stiffness @ project
+    frames = []
+    for k in range(n_frames):
+        shift = project @ generator.normal(scale=0.005, size=15)
+        force = -(stiffness @ shift)
+        frame = Frame(
+            np.array([1, 6, 7, 8, 9]),
+            places + shift.reshape(5, 3),
+            energy=0.5 * shift @ stiffness @ shift,
+            forces=force.reshape(5, 3),
+        )
+        turn = np.linalg.qr(np.random.default_rng(k).normal(size=(3, 3)))[0]
+        turn *= np.sign(np.linalg.det(turn))
+        frames.append(
+            replace(frame, positions=frame.positions @ turn + k, forces=frame.forces @ turn)
+        )
+    return frames
+
+
+def test_work_between_turned_frames_of_a_quadratic_surface_is_exact():
+    pairs = pair_up(springs(30))
+    # what is left is the third order of the alignment
+    np.testing.assert_allclose(pairs.work, pairs.energy, rtol=0.02, atol=1e-6)
+    ratio = work_along_pairs(pairs, np.ones(30))
+    assert ratio.value == pytest.approx(1.0, abs=0.01)
+    assert pairs.curvature.min() > 0.0
+
+
+def turned(frame: Frame, seed: int) -> Frame:
+    turn = Rotation.random(random_state=seed).as_matrix()
+    return replace(
+        frame,
+        positions=frame.positions @ turn,
+        cell=frame.cell @ turn,
+        forces=frame.forces @ turn,
+        stress=turn.T @ frame.stress @ turn,
+    )
+
+
+def test_stress_makes_up_for_the_work_between_strained_cells():
+    frames = copper_gold(60, rattle=0.02)
+    for k in range(0, 60, 3):
+        frames[k] = turned(frames[k], k)
+    pairs = pair_up(frames)
+    strain_work = np.einsum("pab,pab->p", pairs.mean_virial, pairs.strain)
+    assert len(pairs.first) > 50
+    # the third order is left; without the stress most of the difference would be
+    left = np.std(pairs.energy - pairs.work - strain_work)
+    assert left < 0.1 * np.std(pairs.energy - pairs.work)
+
+
+# --- readings
+
+
+def evidence(**ratios) -> Evidence:
+    names = ("work", "work_per_atom", "stiffness", "nearest", "total", "total_per_atom")
+    chosen = {name: ratios.get(name) for name in names}
+    return Evidence(**chosen, agreement=np.nan, n_agreement=0)
+
+
+def best(**ratios) -> list[str]:
+    return rank(evidence(**ratios))[0][1].causes()
+
+
+STIFF = Ratio(20.0, 0.3, 100, "")
+NEAR = Ratio(1.0, 0.0, 100, "")
+
+
+@pytest.mark.parametrize("value", [0.75, 1.0, 1.3])
+def test_a_ratio_near_no_factor_accuses_nobody(value):
+    assert best(work=Ratio(value, 0.1, 100, ""), stiffness=STIFF, nearest=NEAR) == []
+
+
+def test_readings_follow_from_ratios():
+    # ratios that each mistake gives, from the definitions of the units
+    kcal = Ratio(1.0 / KCAL_PER_MOL, 0.05, 100, "")
+    assert best(work=kcal, stiffness=STIFF, nearest=NEAR) == ["units.energy.kcal_per_mol"]
+    soft = Ratio(20.0 / 25.7, 0.3, 100, "")
+    ry = Ratio(25.7, 0.05, 100, "")
+    assert best(work=ry, stiffness=soft, nearest=NEAR) == ["units.forces.rydberg_per_bohr"]
+    one = Ratio(1.0, 0.05, 100, "")
+    kcal_total = Ratio(1.0 / KCAL_PER_MOL, 0.02, 100, "")
+    stiff = Ratio(20.0 / KCAL_PER_MOL, 0.3, 100, "")
+    assert best(work=one, stiffness=stiff, nearest=NEAR, total=kcal_total) == [
+        "units.energy.kcal_per_mol",
+        "units.forces.kcal_per_mol_per_angstrom",
+    ]
+    down = Ratio(-20.0, 0.3, 100, "")
+    against = Ratio(-1.0, 0.05, 100, "")
+    assert best(work=against, stiffness=down, nearest=NEAR) == ["sign.forces"]
+    assert best(work=against, stiffness=STIFF, nearest=NEAR) == ["sign.energy"]
+
+
+def test_all_electron_energies_are_those_of_atoms():
+    # Hartree-Fock energies of Clementi and Roetti (1974), in Hartree
+    for z, energy in ((6, -37.6886), (8, -74.8094), (18, -526.8175)):
+        assert all_electron_energy(np.array([z])) / HARTREE == pytest.approx(energy, rel=0.02)
+
+
+# --- duplicates, overlap, two labels
+
+
+def test_a_structure_turned_moved_renumbered_or_mirrored_is_the_same(sets):
+    for name in ("ethanol", "silicon", "alloy"):
+        frame = next(f for f in sets[name]["train"] if len(f) > 4 and f.forces.any())
+        assert same_structure(frame, moved(frame, 3))
+        mirror = np.diag([1.0, 1.0, -1.0])
+        mirrored = replace(frame, positions=frame.positions @ mirror, cell=frame.cell @ mirror)
+        assert same_structure(frame, mirrored)
+        positions = np.array(frame.positions)
+        positions[2] += 0.003
+        assert not same_structure(frame, replace(frame, positions=positions))
+
+
+def test_every_duplicate_is_found_and_overlap_is_an_error(sets):
+    frames = sets["alloy"]["train"][:30]
+    copies = [moved(frames[k], k) for k in (3, 8, 21)]
+    audit = audit_frames({"train": [*frames[:20], *copies], "test": frames[20:]})
+    repeated = next(f for f in audit.findings if f.cause == "duplicates")
+    assert (repeated.severity, repeated.n_frames) == ("warning", 2)
+    overlap = next(f for f in audit.findings if f.cause == "overlap")
+    assert (overlap.severity, overlap.n_frames, overlap.sets) == ("error", 1, ("train", "test"))
+    assert audit.has_errors
+    between_tests = audit_frames({"test a": frames[:20], "test b": frames[10:]})
+    assert causes(between_tests.findings, "error") == set()
+    assert "overlap" in causes(between_tests.findings, "warning")
+
+
+def test_labels_of_one_structure_are_compared(sets):
+    frame = sets["silicon"]["train"][40]
+    assert label_difference(frame, moved(frame, 1)) is None
+    assert "energies" in label_difference(frame, replace(frame, energy=frame.energy + 0.1))[1]
+    assert "forces" in label_difference(frame, replace(frame, forces=frame.forces * 1.2))[1]
+    assert "stresses" in label_difference(frame, replace(frame, stress=frame.stress + 0.01))[1]
+
+
+# --- single checks
+
+
+def diamond(rattle: float, seed: int = 0) -> Frame:
+    atoms = bulk("Si", cubic=True)
+    atoms.positions += np.random.default_rng(seed).normal(scale=rattle, size=(8, 3))
+    return Frame(atoms.numbers, atoms.positions, cell=atoms.cell[:], pbc=atoms.pbc)
+
+
+def test_zero_forces_are_right_on_symmetric_sites_and_wrong_elsewhere():
+    assert site_pull(diamond(0.0)).max() < 1e-10
+    perfect = [replace(diamond(0.0), forces=np.zeros((8, 3)), energy=0.0) for _ in range(6)]
+    assert check_forces(scan("s", perfect), perfect, None) == []
+    forces = np.random.default_rng(0).normal(size=(8, 3))
+    forces[:3] = 0.0
+    held = [replace(diamond(0.05, k), forces=forces, energy=0.0) for k in range(6)]
+    (finding,) = check_forces(scan("s", held), held, None)
+    assert (finding.cause, finding.n_frames) == ("forces.zeroed", 6)
+    none = [replace(frame, forces=np.zeros((8, 3))) for frame in held]
+    assert causes(check_forces(scan("s", none), none, None)) == {"forces.all_zero"}
+
+
+def test_net_forces_and_torques_are_named(sets):
+    frames = [f for f in sets["ethanol"]["test"] if len(f) > 1][:10]
+    pushed = [replace(f, forces=f.forces + np.array([1.0, 0.0, 0.0])) for f in frames]
+    assert "forces.net_force" in causes(check_forces(scan("s", pushed), pushed, None))
+    turning = [
+        replace(f, forces=f.forces + np.cross([0, 0, 1.0], f.positions - f.positions.mean(0)))
+        for f in frames
+    ]
+    assert causes(check_forces(scan("s", turning), turning, None)) == {"forces.torque"}
+
+
+def test_energies_of_a_sum_over_elements_leave_nothing():
+    generator = np.random.default_rng(0)
+    frames = []
+    for _ in range(40):
+        numbers = generator.choice([1, 6, 8], size=6)
+        energy = float(sum({1: -13.6, 6: -1030.0, 8: -2040.0}[z] for z in numbers.tolist()))
+        frames.append(Frame(numbers, generator.normal(scale=3.0, size=(6, 3)), energy=energy))
+    result = scan("s", frames)
+    fit = fit_composition(result)
+    np.testing.assert_allclose(fit.energies, [-13.6, -1030.0, -2040.0], rtol=1e-9)
+    np.testing.assert_allclose(fit.residual, 0.0, atol=1e-7)
+    assert fit.rank == 3
+    assert check_rank(result, fit) == []
+    single = scan("s", [f for f in frames if (f.atomic_numbers == frames[0].atomic_numbers).all()])
+    assert causes(check_rank(single, fit_composition(single))) == {"composition.rank"}
+
+
+def test_what_lies_far_off_or_too_close_is_named_with_its_frame(sets):
+    frames = list(sets["alloy"]["train"])
+    frames[7] = replace(frames[7], energy=frames[7].energy + 60.0)
+    positions = np.array(frames[9].positions)
+    positions[1] = positions[0] + [0.1, 0.0, 0.0]
+    frames[9] = replace(frames[9], positions=positions)
+    frames[11] = replace(frames[11], forces=frames[11].forces * 300.0)
+    found = {f.cause: f for f in audit_frames({"train": frames}).findings}
+    assert found["outliers.energy"].frames == ("alloy, frame 7",)
+    assert found["distances.too_close"].frames == ("alloy, frame 9",)
+    assert found["distances.too_close"].severity == "error"
+    assert found["outliers.forces"].frames == ("alloy, frame 11",)
+
+
+def test_labels_that_are_absent_unread_or_constant_are_named(sets):
+    frames = sets["alloy"]["train"][:20]
+    bare = [replace(f, forces=None, stress=None) for f in frames]
+    report = LabelReport(unlabelled_keys={"dft_f", "my_virial", "note"})
+    found = causes(audit_frames({"train": bare}, reports={"train": report}).findings)
+    assert {"labels.unread.forces", "labels.unread.stress"} <= found
+    assert "labels.absent.forces" in causes(audit_frames({"train": bare}).findings)
+    same = [replace(f, energy=0.0, stress=np.zeros((3, 3))) for f in frames]
+    assert {"energy.constant", "stress.constant"} <= causes(
+        audit_frames({"train": same}).findings, "error"
+    )
+
+
+# --- size and shape
+
+
+class Made(Sequence):
+    """Frames made when asked for; counts how many live at once."""
+
+    def __init__(self, n_frames: int) -> None:
+        self.n_frames = n_frames
+        self.alive: weakref.WeakSet[Frame] = weakref.WeakSet()
+        self.most = 0
+
+    def __len__(self) -> int:
+        return self.n_frames
+
+    def __getitem__(self, index: int) -> Frame:
+        if index >= self.n_frames:
+            raise IndexError(index)
+        generator = np.random.default_rng(index)
+        frame = Frame(
+            np.array([8, 1, 1]),
+            np.array([[0.0, 0, 0], [0.96, 0, 0], [-0.24, 0.93, 0]])
+            + generator.normal(scale=0.03, size=(3, 3)),
+            energy=float(generator.normal()),
+        )
+        self.alive.add(frame)
+        self.most = max(self.most, len(self.alive))
+        return frame
+
+
+def test_frames_are_not_held():
+    frames = Made(2000)
+    audit = audit_frames({"train": frames}, sample=50)
+    assert frames.most <= 60
+    assert audit.sets["train"]["n_sampled"] == 50
+    (note,) = [f for f in audit.findings if f.cause == "sampled"]
+    assert "50 of 2000" in note.message
+
+
+def test_an_audit_is_strict_json_of_a_known_shape(sets):
+    audit = audit_frames({"train": sets["silicon"]["train"], "test": sets["silicon"]["test"]})
+    read_back = json.loads(json.dumps(audit.as_dict(), allow_nan=False))
+    table = read_back["sets"]["train"]
+    assert table["labels"] == {"energy": 124, "forces": 124, "stress": 123}
+    assert table["elements"]["Si"]["n_frames"] == 124
+    assert table["config_types"]["diamond"]["n_frames"] == 48
+    assert table["config_types"]["diamond"]["energy_spread"] > 0.0
+    keys = {"severity", "check", "cause", "message", "remedy", "sets", "n_frames", "frames"}
+    for finding in read_back["findings"]:
+        assert set(finding) == keys
+    assert "diamond_cubic" in str(audit)
+
+
+def test_an_audit_needs_frames():
+    with pytest.raises(ValueError, match="at least one set"):
+        audit_frames({})
+    with pytest.raises(ValueError, match="test: there is no frame"):
+        audit_frames({"test": []})
+    with pytest.raises(ValueError, match="at least one file"):
+        audit_files({"train": []})
+
+
+# --- files and the command
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_refused_frames_are_named_and_the_rest_is_read(tmp_path, packed):
+    path = tmp_path / "train.extxyz"
+    frames = copper_gold(12)
+    write_frames(path, frames)
+    lines = path.read_text().splitlines()
+    for frame in (3, 8):
+        row = frame * 18 + 2
+        lines[row] = " ".join([*lines[row].split()[:-1], "nan"])
+    path.write_text("\n".join(lines) + "\n")
+    if packed:
+        with path.open("rb") as plain, lzma.open(f"{path}.xz", "wb") as stream:
+            shutil.copyfileobj(plain, stream)
+        path = path.with_name("train.extxyz.xz")
+    audit = audit_files({"train": [path]})
+    (finding,) = [f for f in audit.findings if f.cause == "labels.not_finite"]
+    assert finding.severity == "error"
+    assert finding.frames == (f"{path}, frame 3", f"{path}, frame 8")
+    assert audit.sets["train"]["n_frames"] == 10
+
+
+def command() -> typer.Typer:
+    app = typer.Typer()
+    app.command("audit")(audit_command)
+    return app
+
+
+def test_command_exits_with_1_on_errors_and_writes_json(tmp_path):
+    run = CliRunner().invoke
+    train = str(ROOT / "data/silicon/train.extxyz")
+    test = str(ROOT / "data/silicon/test.extxyz")
+    json_file = tmp_path / "audit.json"
+    sound = run(command(), [train, "--test", test, "--json", str(json_file)])
+    assert sound.exit_code == 0, sound.output
+    assert "diamond_cubic" in sound.output
+    assert set(json.loads(json_file.read_text())["sets"]) == {"train", "test"}
+    overlap = run(command(), [train, "--validation", train])
+    assert overlap.exit_code == 1
+    assert "overlap" in overlap.output
+    wrong = run(command(), [train, "--units", "forces=Hartree/Bohr"])
+    assert wrong.exit_code == 1, wrong.output
