@@ -10,6 +10,7 @@ from eqpot.training.initialization import scale_to_data
 from strategies import ordinary_set
 
 ELEMENTS = [1, 6, 7, 8, 14, 16, 29]
+SOFT_ELEMENTS = [1, 6, 8, 14]
 
 
 def frame_of(atoms):
@@ -36,3 +37,22 @@ def random_potential(
     graphs = [graph_of(atoms, r_max) for atoms in ordinary_set().values()]
     scale_to_data(potential, collate(graphs))
     return potential.to(dtype).eval().requires_grad_(False)
+
+
+def soft_potential(
+    dtype=torch.float64, *, seed=0, scale=0.1, r_max=4.0, n_layers=2, repulsion=True
+):
+    """Return a potential with fresh weights and small forces; a seed gives the same weights."""
+    settings = settings_of("gaunt", "small", {"n_features": 8, "n_layers": n_layers})
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = build_model(settings, len(SOFT_ELEMENTS), r_max, 12.0)
+    potential = Potential(
+        model,
+        SOFT_ELEMENTS,
+        [-13.6, -1029.5, -2041.8, -7881.1],
+        scale,
+        r_max,
+        ZBLRepulsion.of_elements(SOFT_ELEMENTS) if repulsion else None,
+    )
+    return potential.to(torch.float64).to(dtype).eval().requires_grad_(False)

@@ -9,7 +9,7 @@ from ase.stress import full_3x3_to_voigt_6_stress
 
 from eqpot.calculators import ASECalculator
 from eqpot.export import export_torchscript
-from soft_potentials import soft_potential
+from potentials import soft_potential
 from strategies import ordinary_set, rattled, with_other_rows
 
 STRUCTURES = {

@@ -11,7 +11,7 @@ from eqpot.cli.errors import run_app
 from eqpot.cli.main import app
 from eqpot.cli.train import app as train_app
 from eqpot.files import read_header, save_potential
-from soft_potentials import soft_potential
+from potentials import soft_potential
 
 OPTIONS = {
     "info": {"potential", "as_json"},

@@ -7,7 +7,7 @@ import torch
 from eqpot.data import FrameStore, read_frames, write_store
 from eqpot.files import load_potential, save_potential
 from eqpot.training.checkpoint import Checkpoint, Snapshot, read_checkpoint, write_checkpoint
-from soft_potentials import soft_potential
+from potentials import soft_potential
 from training_runs import write_frames
 
 N_FLIPS, N_TRUNCATIONS = 334, 34

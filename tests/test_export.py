@@ -14,7 +14,7 @@ from eqpot.data import Frame, frame_to_graph
 from eqpot.export import OUTPUTS, export_torchscript, load_torchscript
 from eqpot.files import load_potential, save_potential
 from eqpot.graph import batch_graphs
-from soft_potentials import soft_potential
+from potentials import soft_potential
 from strategies import ordinary_set
 
 

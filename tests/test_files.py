@@ -13,7 +13,7 @@ import torch
 from eqpot.durable import write_durably
 from eqpot.export import export_torchscript
 from eqpot.files import load_potential, read_header, save_potential
-from soft_potentials import soft_potential
+from potentials import soft_potential
 
 
 @pytest.fixture(scope="module")

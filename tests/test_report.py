@@ -24,8 +24,7 @@ from eqpot.report.worst import worst_frames
 from eqpot.training.evaluation import Comparison, Evaluation, evaluate
 from eqpot.training.recipe import Recipe
 from eqpot.verification import verify
-from potentials import graph_of
-from soft_potentials import soft_potential
+from potentials import graph_of, soft_potential
 
 needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="no chromium is installed")
 

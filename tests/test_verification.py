@@ -24,8 +24,7 @@ from eqpot.verification.dimers import (
 from eqpot.verification.dynamics import run_nve
 from eqpot.verification.prediction import Deadline, calmest, representatives
 from eqpot.verification.symmetry import check_symmetry
-from potentials import random_potential
-from soft_potentials import soft_potential
+from potentials import random_potential, soft_potential
 
 
 def frames_of(*structures, **labels):
