@@ -94,7 +94,7 @@ def test_extxyz_keeps_every_digit(tmp_path):
     frames = [frame for frame in some_frames() if frame.stress is None or frame.pbc.all()]
     frames[0] = replace(frames[0], group="run 7", config_type="1.50")
     write_extxyz(tmp_path / "set.extxyz", frames)
-    found = read_frames(tmp_path / "set.extxyz", group_key="group").frames
+    found = read_frames(tmp_path / "set.extxyz").frames
     for one, other in zip(found, frames, strict=True):
         same_but_source(one, other)
 
