@@ -94,7 +94,7 @@ def test_extxyz_keeps_every_digit(tmp_path):
     frames = [frame for frame in some_frames() if frame.stress is None or frame.pbc.all()]
     frames[0] = replace(frames[0], group="run 7", config_type="1.50")
     write_extxyz(tmp_path / "set.extxyz", frames)
-    found = read_frames(tmp_path / "set.extxyz", group_key="group").frames
+    found = read_frames(tmp_path / "set.extxyz").frames
     for one, other in zip(found, frames, strict=True):
         same_but_source(one, other)
 
@@ -234,10 +234,11 @@ def test_a_killed_writer_leaves_the_old_file_and_its_litter_is_cleared(tmp_path)
         litter = [entry for entry in tmp_path.iterdir() if entry != path]
         assert len(litter) == 1  # that of this run; the next run clears it
     with FrameStore(path) as store:
-        write_store(path, trajectory(4))
+        write_store(path, trajectory(4, seed=1))
         assert sorted(entry.name for entry in tmp_path.iterdir()) == ["set.h5"]
         # who reads while another writes keeps the file that was opened
-        assert [frame.energy for frame in store] == [0.0, 1.0, 2.0]
+        for found, frame in zip(store, trajectory(3), strict=True):
+            assert_same_frame(found, frame)
     assert len(FrameStore(path)) == 4
 
 
@@ -260,7 +261,8 @@ def test_of_two_writers_one_wins_and_neither_is_cut(tmp_path):
     assert [entry.name for entry in tmp_path.iterdir()] == ["set.h5"]
 
 
-def test_a_full_disk_is_told_with_the_name_of_the_file(tmp_path):
+@pytest.mark.parametrize("n_frames", [4, 100])  # noticed at the end, or on the way
+def test_a_full_disk_is_told_with_the_name_of_the_file(tmp_path, n_frames):
     program = """
     import resource, sys
     import numpy as np
@@ -269,13 +271,13 @@ def test_a_full_disk_is_told_with_the_name_of_the_file(tmp_path):
     positions = np.random.default_rng(0).normal(size=(5000, 3))
     frame = Frame(np.ones(5000, dtype=int), positions, energy=1.0)
     try:
-        write_store(sys.argv[1], [frame] * 100)
+        write_store(sys.argv[1], [frame] * int(sys.argv[2]))
     except OSError as error:
         sys.exit(f"told: {error}")
     """
     path = tmp_path / "set.h5"
     done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(program), str(path)],
+        [sys.executable, "-c", textwrap.dedent(program), str(path), str(n_frames)],
         capture_output=True,
         text=True,
         check=False,

@@ -24,6 +24,7 @@ from eqpot.data.frames import Frame
 from eqpot.data.readers.labels import (
     ATOM_WEIGHT_NAMES,
     CONFIG_TYPE,
+    GROUP,
     LABEL_NAMES,
     WEIGHT_NAMES,
     LabelFinder,
@@ -134,9 +135,9 @@ def _records(
     mixed = opened(_MIXED, n_atoms) if _MIXED in there else None
     chosen = labels.chosen
     forces = {*LABEL_NAMES["forces"], chosen.forces}
-    known = {name for names in LABEL_NAMES.values() for name in names} | {*WEIGHT_NAMES}
-    known |= {chosen.energy, chosen.stress, chosen.virial, chosen.group, CONFIG_TYPE, *forces}  # type: ignore[arg-type]
-    known |= {_ATOM_WEIGHT, *ATOM_WEIGHT_NAMES}
+    known: set[str | None] = {name for names in LABEL_NAMES.values() for name in names}
+    known |= {chosen.energy, chosen.stress, chosen.virial, chosen.group, *forces}
+    known |= {GROUP, CONFIG_TYPE, _ATOM_WEIGHT, *WEIGHT_NAMES, *ATOM_WEIGHT_NAMES}
     columns: dict[str, NpyFile] = {}
     for name in sorted(there & known):
         row: tuple[int, ...] | None = None

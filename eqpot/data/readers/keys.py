@@ -33,8 +33,8 @@ class LabelKeys:
     virial
         Name of a virial, from which the stress -virial/V is made.
     group
-        Name of what a frame belongs to (a trajectory, a molecule), for grouped splits. Without
-        it frames have no group.
+        Name of what a frame belongs to (a trajectory, a molecule), for grouped splits; without
+        it ``group``.
     atomic_numbers, positions, cell
         Names of arrays in an npz file; all other formats say themselves what these are.
 

@@ -55,6 +55,7 @@ LABEL_NAMES: Final[dict[str, tuple[str, ...]]] = {
 WEIGHT_NAMES: Final = ("weight", "config_weight")
 ATOM_WEIGHT_NAMES: Final = ("atom_weight", "atom_weights", "force_weight")
 CONFIG_TYPE: Final = "config_type"
+GROUP: Final = "group"
 
 
 class LabelFinder:
@@ -123,7 +124,7 @@ class LabelFinder:
             raise ValueError(f"`config_type` is {config_type}, but the frame has {n_atoms} atoms")
         weights = [values[name] for name in WEIGHT_NAMES if name in values]
         atom_weights = [(name, values[name]) for name in ATOM_WEIGHT_NAMES if name in values]
-        group = values.get(self.chosen.group, "") if self.chosen.group is not None else ""
+        group_name = self.chosen.group or GROUP
         frame = Frame(
             atomic_numbers=record.atomic_numbers,
             positions=np.asarray(record.positions, dtype=np.float64) * factors.length,
@@ -133,7 +134,7 @@ class LabelFinder:
             forces=None if forces is None else _numbers(*forces) * factors.forces,
             stress=stress,
             config_type=config_type,
-            group=str(group),
+            group=str(values.get(group_name, "")),
             weight=1.0 if not weights else _number("weight", weights[0]),
             atom_weights=None if not atom_weights else _numbers(*atom_weights[0]),
             source=source,
@@ -146,7 +147,7 @@ class LabelFinder:
         if stress_name is not None:
             self.report.count(keys.STRESS, stress_name)
         used = {pair[0] for pair in found.values() if pair is not None} | {stress_name}
-        ours = {CONFIG_TYPE, self.chosen.group, *WEIGHT_NAMES, *ATOM_WEIGHT_NAMES}
+        ours = {CONFIG_TYPE, group_name, *WEIGHT_NAMES, *ATOM_WEIGHT_NAMES}
         self.report.unlabelled_keys.update(values.keys() - used - ours)
         return frame
 

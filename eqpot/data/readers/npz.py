@@ -14,6 +14,7 @@ from eqpot.data.frames import Frame
 from eqpot.data.readers.labels import (
     ATOM_WEIGHT_NAMES,
     CONFIG_TYPE,
+    GROUP,
     LABEL_NAMES,
     WEIGHT_NAMES,
     LabelFinder,
@@ -150,7 +151,7 @@ def _records(archive: _Archive, labels: LabelFinder) -> Iterator[Record]:
     per_atom = {*NPZ_LABEL_NAMES[keys.FORCES], chosen.forces, *ATOM_WEIGHT_NAMES}
     wanted = {name for names in NPZ_LABEL_NAMES.values() for name in names} | per_atom
     wanted |= {*WEIGHT_NAMES, CONFIG_TYPE, chosen.energy, chosen.stress, chosen.virial}
-    wanted |= {chosen.group}
+    wanted |= {chosen.group, GROUP}
     values = {name: archive.open(name) for name in sorted((archive.names & wanted) - used)}
     for name, array in values.items():
         _check_column(name, array, positions, n_frames, name in per_atom, labels)
