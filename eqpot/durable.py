@@ -6,9 +6,63 @@ import secrets
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
+from typing import IO, Final
 
+try:
+    import fcntl
+except ImportError:  # a system without such locks
+    fcntl = None  # type: ignore[assignment]
+
+_ENDING: Final = ".part"
 _PATIENCE: Final = 15.0
+
+
+@contextlib.contextmanager
+def written_durably(path: Path, previous: Path | None = None) -> Iterator[Path]:
+    """Yield a temporary name beside ``path``; what was written there takes its place at the end.
+
+    The content is flushed to the disk before it is renamed, and the folder after, so that a crash
+    leaves the old file or the new one. After an error the temporary file is removed; those that
+    killed processes left are removed at the next run for the same ``path``. They are known by
+    their lock: a process that still writes holds it.
+
+    Parameters
+    ----------
+    path
+        The file; its folder must exist.
+    previous
+        Name under which a file that is replaced is kept.
+
+    Raises
+    ------
+    OSError
+        If the folder does not exist or may not be written.
+    """
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"{path}: there is no folder {path.parent}")
+    if path.is_dir():
+        raise IsADirectoryError(f"{path}: is a folder, must be a file")
+    _remove_stale(path)
+    partial, lock = _locked(path)
+    try:
+        yield partial
+        with partial.open("r+b") as file:
+            os.fsync(file.fileno())
+        if previous is not None and path.exists():
+            path.replace(previous)
+        partial.replace(path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
+        raise
+    finally:
+        lock.close()
+    # the rename itself is durable only with its folder
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
 
 
 def write_durably(path: str | Path, data: bytes, previous: Path | None = None) -> None:
@@ -28,37 +82,47 @@ def write_durably(path: str | Path, data: bytes, previous: Path | None = None) -
     OSError
         If the folder does not exist, is full or may not be written; names file and size.
     """
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}.part")
     try:
-        # "x": never through a link that someone else put there
-        with temporary.open("xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        if previous is not None and path.exists():
-            path.replace(previous)
-        temporary.replace(path)
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        with written_durably(Path(path), previous) as partial:
+            partial.write_bytes(data)
     except OSError as error:
         reason = error.strerror or str(error)
         raise OSError(f"{path}: cannot write {len(data)} bytes: {reason}") from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
 
 
-def remove_parts(folder: str | Path) -> None:
-    """Remove what :func:`write_durably` left unfinished in a folder when its process was killed.
+def _locked(path: Path) -> tuple[Path, IO[bytes]]:
+    """Return the name and the locked handle of a new temporary file."""
+    while True:
+        partial = path.with_name(f".{path.name}.{secrets.token_hex(6)}{_ENDING}")
+        # "x": never through a link that someone else put there
+        lock = partial.open("xb")
+        _try_lock(lock)
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(lock.fileno()), partial.stat()):
+                return partial, lock
+        # another process took it for stale before it was locked
+        lock.close()
 
-    Only for a folder that no other process writes to.
-    """
-    for path in Path(folder).glob(".*.part"):
-        path.unlink(missing_ok=True)
+
+def _remove_stale(path: Path) -> None:
+    prefix = f".{path.name}."
+    for entry in path.parent.iterdir():
+        code = entry.name.removeprefix(prefix).removesuffix(_ENDING)
+        if entry.name != f"{prefix}{code}{_ENDING}" or len(code) != 12 or entry.is_symlink():
+            continue
+        with contextlib.suppress(OSError), entry.open("r+b") as file:
+            if _try_lock(file):
+                entry.unlink(missing_ok=True)
+
+
+def _try_lock(file: IO[bytes]) -> bool:
+    if fcntl is None:
+        return False
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:  # held by another process, or a file system without locks
+        return False
+    return True
 
 
 @contextlib.contextmanager
@@ -73,9 +137,7 @@ def locked_folder(folder: str | Path) -> Iterator[None]:
         If another process has the lock for more than some seconds, for which the loaders of a
         process that was killed may outlive it.
     """
-    try:
-        import fcntl
-    except ImportError:
+    if fcntl is None:
         yield
         return
     handle = os.open(folder, os.O_RDONLY)

@@ -5,8 +5,8 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from eqpot.data.durable import written_durably
 from eqpot.data.frames import Frame
+from eqpot.durable import written_durably
 from eqpot.elements import SYMBOLS
 
 

@@ -16,7 +16,7 @@ from lightning_fabric import Fabric
 
 import eqpot
 from eqpot.data import Frame, GraphDataset, collate
-from eqpot.durable import locked_folder, remove_parts, write_durably
+from eqpot.durable import locked_folder, write_durably
 from eqpot.elements import SYMBOLS
 from eqpot.export import export_torchscript
 from eqpot.files import save_potential
@@ -141,7 +141,6 @@ def run(
         if fabric.is_global_zero:
             output.mkdir(parents=True, exist_ok=True)
             stack.enter_context(locked_folder(output))
-            remove_parts(output)
             write_durably(output / RECIPE, recipe_text(recipe).encode())
             if audit is not None:
                 write_durably(output / AUDIT, (json.dumps(audit, indent=1) + "\n").encode())

@@ -67,9 +67,6 @@ class Record:
             If it holds results without a restart.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        # Left by a run that was killed while it wrote a restart; the restart itself is whole.
-        for part in self.folder.glob(f".{RESTART}.*.part"):
-            part.unlink(missing_ok=True)
         if self.restart.exists():
             return True
         for name in (TRAJECTORY, LOG):

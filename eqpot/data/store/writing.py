@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 import eqpot
 from eqpot import keys
 from eqpot.data.checksums import sha256_of
-from eqpot.data.durable import written_durably
 from eqpot.data.frames import LABELS as FRAME_LABELS
 from eqpot.data.frames import Frame
 from eqpot.data.store.layout import (
@@ -28,6 +27,7 @@ from eqpot.data.store.layout import (
     VERSION,
     FirstLine,
 )
+from eqpot.durable import written_durably
 
 _BUFFER_BYTES: Final = 2**23
 _FLAGS: Final = (*FRAME_LABELS, "atom_weights")
