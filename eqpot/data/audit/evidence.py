@@ -37,6 +37,8 @@ _GOOD_FIT: Final = 0.3
 """Part of the forces that a fit must explain before its energies mean anything."""
 _FIT_ERROR: Final = 0.12
 """What a fit leaves out is the same in all frames, so no scatter shows it: 10 to 30 % were seen."""
+_AGREE: Final = 0.9
+"""Correlation of the energies of two halves of a fit from which on labels must follow them."""
 _NOBLE: Final = (2, 10, 18, 36, 54, 86)
 
 
@@ -238,16 +240,20 @@ def work_of_fit(fit: Fit, scale: Callable[[Frame], float]) -> tuple[Ratio | None
         degrees = sum(len(group) - 1 for group in used)
         if degrees < _FEWEST_DEGREES:
             continue
-        labels, foretold = [], []
+        labels, foretold, again = [], [], []
         for group in used:
             energies = np.array(
                 [scale(fit.frames[k]) * (fit.frames[k].energy or 0.0) for k in group]
             )
             labels.append(energies - energies.mean())
             foretold.append(fit.energy[group] - fit.energy[group].mean())
+            again.append(fit.energy_again[group] - fit.energy_again[group].mean())
         ratio, correlation = _slope(np.concatenate(labels), np.concatenate(foretold), degrees)
-        # between isomers, or cells under pressure, sound labels may have a low correlation
-        return ratio, correlation, degrees if kind == "cell" else 0
+        # between isomers, or cells under pressure, sound labels may have a low correlation; and
+        # where the halves of the fit disagree, forces do not say what the energies should be
+        both = np.corrcoef(np.concatenate(foretold), np.concatenate(again))[0, 1]
+        telling = kind == "cell" and both > _AGREE
+        return ratio, correlation, degrees if telling else 0
     return None, np.nan, 0
 
 
