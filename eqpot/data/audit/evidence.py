@@ -23,12 +23,22 @@ Array = NDArray[np.float64]
 _FEWEST_PAIRS: Final = 10
 _FEWEST_DEGREES: Final = 12
 """Frames less groups: with fewer a correlation may be chance."""
+STIFFNESS: Final = (15.0, 1.0)
+"""Median and spread of the logarithm, eV/Å²: soft metals have 2, stiff molecules 60."""
+STIFFNESS_ORGANIC: Final = (28.0, 0.35)
+"""The same where hydrogen is bonded to elements that are no metals: half of all stiffness is then
+in stretches X-H of 30 to 50 eV/Å², which no surrounding changes much."""
+_ORGANIC: Final = (1, 5, 6, 7, 8, 9, 14, 15, 16, 17, 35, 53)
+_HYDROGEN: Final = 0.2
+"""Part of the atoms that must be hydrogen for that."""
 _UNSURE: Final = 0.4
 """A ratio known to no better than this (of its logarithm) says nothing of units."""
 _GOOD_FIT: Final = 0.3
 """Part of the forces that a fit must explain before its energies mean anything."""
 _FIT_ERROR: Final = 0.12
 """What a fit leaves out is the same in all frames, so no scatter shows it: 10 to 30 % were seen."""
+_AGREE: Final = 0.9
+"""Correlation of the energies of two halves of a fit from which on labels must follow them."""
 _NOBLE: Final = (2, 10, 18, 36, 54, 86)
 
 
@@ -79,6 +89,8 @@ class Evidence:
         Correlation of energies with those of the fit, or NaN.
     n_agreement
         Degrees of freedom behind it; 0 where sound labels may have a low one.
+    expected_stiffness
+        Median of what such atoms have, eV/Å², and the spread of its logarithm.
     """
 
     work: Ratio | None
@@ -89,6 +101,7 @@ class Evidence:
     total_per_atom: Ratio | None
     agreement: float
     n_agreement: int
+    expected_stiffness: tuple[float, float] = STIFFNESS
 
     def as_dict(self) -> dict[str, Any]:
         """Return the ratios as plain values, for JSON."""
@@ -138,7 +151,18 @@ def gather(frames: Sequence[Frame], pairs: Pairs, fit: Fit | None, nearest: Arra
         total_per_atom=total_per_atom,
         agreement=agreement,
         n_agreement=n_agreement,
+        expected_stiffness=_expected_stiffness(frames),
     )
+
+
+def _expected_stiffness(frames: Sequence[Frame]) -> tuple[float, float]:
+    several = [frame.atomic_numbers for frame in frames if len(frame) > 1]
+    if not several:
+        return STIFFNESS
+    numbers = np.concatenate(several)
+    if np.isin(numbers, _ORGANIC).all() and float((numbers == 1).mean()) >= _HYDROGEN:
+        return STIFFNESS_ORGANIC
+    return STIFFNESS
 
 
 def _one(frame: Frame) -> float:
@@ -195,7 +219,8 @@ def _weighted_quantiles(values: Array, weights: Array, at: Sequence[float]) -> l
 def work_of_fit(fit: Fit, scale: Callable[[Frame], float]) -> tuple[Ratio | None, float, int]:
     """Return energies over those predicted from forces, their correlation and its degrees.
 
-    Compared are deviations from the mean of each group of frames with the same atoms and cell:
+    Compared are deviations from the mean of each group of frames with the same atoms (in the same
+    order) and cell:
     a fit of forces knows neither constants nor, without strain, the work of a pressure. Where no
     such groups are, frames of equal composition are compared, and at last all.
     """
@@ -206,24 +231,29 @@ def work_of_fit(fit: Fit, scale: Callable[[Frame], float]) -> tuple[Ratio | None
             frame = fit.frames[k]
             cell = b""
             if kind == "cell" and frame.pbc.any():
-                cell = np.round(frame.cell, 2).tobytes()
-            atoms = np.sort(frame.atomic_numbers).tobytes()
+                cell = np.round(frame.cell, 4).tobytes()
+            numbers = frame.atomic_numbers
+            # on one lattice, which atom sits where matters as much as how many there are
+            atoms = (numbers if kind == "cell" else np.sort(numbers)).tobytes()
             groups.setdefault((atoms, cell, int(fit.half[k])), []).append(k)
         used = [group for group in groups.values() if len(group) > 1]
         degrees = sum(len(group) - 1 for group in used)
         if degrees < _FEWEST_DEGREES:
             continue
-        labels, foretold = [], []
+        labels, foretold, again = [], [], []
         for group in used:
             energies = np.array(
                 [scale(fit.frames[k]) * (fit.frames[k].energy or 0.0) for k in group]
             )
             labels.append(energies - energies.mean())
             foretold.append(fit.energy[group] - fit.energy[group].mean())
+            again.append(fit.energy_again[group] - fit.energy_again[group].mean())
         ratio, correlation = _slope(np.concatenate(labels), np.concatenate(foretold), degrees)
-        # where cells differ, the work of a pressure blurs the correlation of sound labels
-        apart = kind == "composition" and any(frame.pbc.any() for frame in fit.frames)
-        return ratio, correlation, 0 if apart else degrees
+        # between isomers, or cells under pressure, sound labels may have a low correlation; and
+        # where the halves of the fit disagree, forces do not say what the energies should be
+        both = np.corrcoef(np.concatenate(foretold), np.concatenate(again))[0, 1]
+        telling = kind == "cell" and both > _AGREE
+        return ratio, correlation, degrees if telling else 0
     return None, np.nan, 0
 
 

@@ -40,6 +40,9 @@ class Fit:
         that of the labels as they are.
     energy
         Predicted energies, eV, up to a constant for each half and composition.
+    energy_again
+        The same by the parameters of the frame's own half: where the two differ, forces do not
+        determine the energies.
     strain
         Predicted V·stress, eV, shape (n_frames, 3, 3).
     stiffness
@@ -51,6 +54,7 @@ class Fit:
     half: NDArray[np.int64]
     explained: dict[str, float]
     energy: Array
+    energy_again: Array
     strain: Array
     stiffness: float
 
@@ -140,6 +144,7 @@ def fit_forces(frames: Sequence[Frame]) -> Fit | None:
         half=half,
         explained=explained,
         energy=np.einsum("kp,kp->k", energies, other),
+        energy_again=np.einsum("kp,kp->k", energies, parameters[half]),
         strain=np.einsum("ksp,kp->ks", strains, other).reshape(-1, 3, 3),
         stiffness=sum(float(a @ mean_parameters) for a, _ in stiffness) / push_squares,
     )

@@ -50,8 +50,6 @@ _TAIL: Final = 0.02
 """Chance that a ratio is off for reasons that nobody thought of."""
 _TAIL_WIDTH: Final = 6.0
 """Such a ratio may be anywhere within these e-foldings."""
-_STIFFNESS: Final = (20.0, 0.9)
-"""Median and spread of the logarithm, eV/Å²: soft metals have 3, stiff molecules 60."""
 _NEAREST: Final = (1.06, 0.12)
 """Nearest distances over covalent radii: 0.95 in molecules, 1.3 in alkali metals."""
 _ALL_ELECTRON: Final = 0.5
@@ -179,7 +177,7 @@ def _log_odds(reading: Reading, evidence: Evidence) -> float:
         # the other way of counting energies gave a clear ratio, this one none
         odds += math.log(_TAIL / _TAIL_WIDTH)
     if evidence.stiffness is not None:
-        median, spread = _STIFFNESS
+        median, spread = evidence.expected_stiffness
         expected = Ratio(
             evidence.stiffness.value,
             math.hypot(spread, evidence.stiffness.spread),

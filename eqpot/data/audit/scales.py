@@ -15,6 +15,8 @@ from eqpot.data.audit.stress import StressVerdict, asymmetric, judge_stress
 ERROR: Final = 5.0
 """Odds of e^5 = 150 to 1, after what it costs beforehand, stop a training."""
 WARNING: Final = 1.5
+_RIVAL: Final = 1.5
+"""A reading is named beside the best one if its odds are no worse than this."""
 _STRESS_UNITS: Final = {
     "gpa": "GPa",
     "kbar": "kbar",
@@ -75,10 +77,11 @@ def check_scales(
 
 @dataclass(frozen=True)
 class _Verdict:
-    """The best reading and how much better it is than eV and Å, in e-foldings of odds."""
+    """The best reading, how much better it is than eV and Å in e-foldings of odds, its rivals."""
 
     reading: Reading
     advantage: float
+    others: tuple[str, ...] = ()
 
 
 def _judge(
@@ -100,7 +103,12 @@ def _judge(
     total, reading, stress = max(joint, key=lambda entry: entry[0])
     if reading.causes() and total - as_read < WARNING:
         stress = next(stress for _, reading, stress in joint if not reading.causes())
-    return _Verdict(reading, total - as_read), stress
+    rivals = {
+        " and ".join(other.causes())
+        for odds, other, _ in joint
+        if other.causes() and other != reading and odds > total - _RIVAL
+    }
+    return _Verdict(reading, total - as_read, tuple(sorted(rivals))), stress
 
 
 def _units(scan: Scan, verdict: _Verdict, evidence: Evidence) -> list[Finding]:
@@ -109,6 +117,8 @@ def _units(scan: Scan, verdict: _Verdict, evidence: Evidence) -> list[Finding]:
     reading = verdict.reading
     severity = "error" if verdict.advantage >= ERROR else "warning"
     seen = _seen(evidence)
+    if verdict.others:
+        seen += "; nearly as likely: " + ", or ".join(verdict.others)
     findings = []
     for cause in reading.causes():
         message, remedy = _explain(cause, reading)
@@ -191,7 +201,7 @@ def _unrelated(
     """
     if explained or fit is None or evidence.work is not None:
         return []
-    sure = fit.explained[AS_READ] > 0.9 and evidence.n_agreement >= 40
+    sure = fit.explained[AS_READ] > 0.9 and evidence.n_agreement >= 25
     if not sure or abs(evidence.agreement) > 0.3 or not scattered(pairs):
         return []
     return [

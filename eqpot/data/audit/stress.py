@@ -247,6 +247,7 @@ class _Strained:
     strain_shear: Array
     volume: Array
     error: Array
+    noise: float
 
     def added(self, unit: str, sign: int, order: tuple[int, int, int]) -> Array:
         factor = 1.0 / self.volume if unit == VIRIAL else STRESS_UNITS[unit]
@@ -256,7 +257,7 @@ class _Strained:
     def log_odds(self, unit: str, sign: int, order: tuple[int, int, int]) -> float:
         # errors of a tenth of the work done, with the heavy tails that anharmonic pairs have
         added = self.added(unit, sign, order)
-        scale = 0.1 * (np.abs(self.missing) + self.error) + 1e-5
+        scale = 0.1 * (np.abs(self.missing) + self.error) + self.noise
         off = (self.missing - added) / scale
         odds = float(np.median(np.log1p(0.5 * off**2)))
         return -min(len(off), 30) * odds
@@ -301,6 +302,8 @@ def _of_pairs(pairs: Pairs, reading: Reading) -> _Strained | None:
         strain_shear=_shears(strain),
         volume=pairs.volume[used] * reading.length_factor**3,
         error=np.abs(curvature[used]) / 6.0,
+        # labels are rounded in their own unit: no reading may gain by making them small
+        noise=1e-5 * reading.energy_factor,
     )
 
 
