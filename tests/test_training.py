@@ -121,3 +121,15 @@ def test_defaults_are_a_recipe(tmp_path):
     outcome = CliRunner().invoke(app, ["--defaults"])
     assert outcome.exit_code == 0
     assert "max_time" in outcome.output
+
+
+def test_the_audit_stops_what_a_training_should_not_rest_on(frames, tmp_path):
+    """The test frames are training frames, which is an error unless it is accepted."""
+    audited = {"audit": True}
+    with pytest.raises(ValueError, match=r"(?s)\[overlap\].*`data\.accept`"):
+        quiet_run(recipe_of(frames, tmp_path / "run", audited))
+    assert not (tmp_path / "run").exists()
+    result = quiet_run(recipe_of(frames, tmp_path / "run", audited | {"accept": ["overlap"]}))
+    causes = {finding["cause"] for finding in result.metrics["audit"]["findings"]}
+    assert "overlap" in causes
+    assert json.loads((tmp_path / "run" / "audit.json").read_text()) == result.metrics["audit"]

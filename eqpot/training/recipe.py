@@ -82,6 +82,8 @@ class DataSection(Section):
     """Files of test frames; errors of each are reported at the end."""
     audit: bool = True
     """Look for wrong units, signs, labels, duplicates and overlap first; an error ends the run."""
+    accept: list[str] = Field(default=[])
+    """Causes of errors of the audit that do not end the run, such as "overlap"."""
     energy_key: str | None = None
     """Name of the energy in the files; without it the usual names are tried."""
     forces_key: str | None = None
@@ -273,7 +275,8 @@ class Recipe(Section):
         A run may be moved, and go on with other means.
         """
         values = self.model_dump(mode="json", exclude={"output"})
-        values["training"] = {k: v for k, v in values["training"].items() if k not in _MEANS}
+        for section in ("data", "training"):
+            values[section] = {k: v for k, v in values[section].items() if k not in _MEANS}
         return values
 
 
@@ -283,7 +286,7 @@ DEFAULT_MAX_TIME: Final = "1 h"
 
 _EXAMPLES: Final = {"output": "runs/first", "train": ["train.extxyz"], "data": {}}
 _MEANS: Final = (
-    "accelerator", "checkpoint_interval", "devices", "edge_budget", "loggers", "memory_limit",
+    "accelerator", "accept", "audit", "checkpoint_interval", "devices", "edge_budget", "loggers", "memory_limit",
     "num_nodes", "num_workers",
 )  # fmt: skip
 

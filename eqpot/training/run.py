@@ -126,7 +126,7 @@ def run(
     log.silent = not fabric.is_global_zero
     started = time.monotonic()
     data = read_data(recipe, log)
-    audit = _audit(data, output, fabric, log) if recipe.data.audit else None
+    audit = _audit(recipe, data, fabric, log) if recipe.data.audit else None
     start = _start(recipe, base, data, log, fabric)
     identity: dict[str, Any] = {"recipe": recipe.identity(), "data_sha256": data.sha256}
     if base is not None:
@@ -185,7 +185,7 @@ class _Start:
     fine_tuning: FineTuning | None
 
 
-def _audit(data: RunData, output: Path, fabric: Fabric, log: RunLog) -> dict[str, Any]:
+def _audit(recipe: Recipe, data: RunData, fabric: Fabric, log: RunLog) -> dict[str, Any]:
     """Return the audit of the data; that of a run that goes on is in its folder.
 
     Raises
@@ -193,20 +193,21 @@ def _audit(data: RunData, output: Path, fabric: Fabric, log: RunLog) -> dict[str
     ValueError
         If something is wrong.
     """
-    if (output / AUDIT).is_file():
-        earlier: dict[str, Any] = json.loads((output / AUDIT).read_text(encoding="utf-8"))
+    path = Path(recipe.output) / AUDIT
+    if path.is_file():
+        earlier: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         return earlier
     found: dict[str, Any] = {}
     errors = ""
     if fabric.is_global_zero:
         audit = audit_data(data)
         log.line(str(audit))
-        found, errors = audit.as_dict(), audit.error_text()
+        found, errors = audit.as_dict(), audit.error_text(recipe.data.accept)
     errors = fabric.broadcast(errors)
     if errors:
         raise ValueError(
-            f"the audit found what makes training pointless:\n{errors}\nMend the data, or set "
-            "`data.audit: false` to train on them as they are"
+            f"the audit found what a training should not rest on:\n{errors}\nMend the data; or, to "
+            "train on them as they are, name the cause (in brackets) in `data.accept`"
         )
     return found
 

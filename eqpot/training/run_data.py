@@ -1,7 +1,7 @@
 """The frames of a run: read or opened, counted, split."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -46,8 +46,10 @@ class RunData:
         Old frames, of which fine-tuning draws.
     sha256
         Of each file.
+    audited
+        The sets to audit by name: as the files have them, before frames that validate are drawn.
     reports
-        What labels were found in the files of each set: ``train``, ``validation`` and the tests.
+        What labels were found in the files of each set.
     """
 
     train: Sequence[Frame]
@@ -55,7 +57,8 @@ class RunData:
     tests: Mapping[str, Sequence[Frame]]
     replay: Sequence[Frame]
     sha256: Mapping[str, str]
-    reports: Mapping[str, LabelReport] = field(default_factory=dict)
+    audited: Mapping[str, Sequence[Frame]]
+    reports: Mapping[str, LabelReport]
 
 
 class _Files:
@@ -106,8 +109,10 @@ def read_data(recipe: Recipe, log: RunLog) -> RunData:
     section = recipe.data
     files = _Files(section, log)
     train = joined([files.open(name) for name in section.train])
+    audited = {"train": train}
     if isinstance(section.validation, str):
         validation = files.open_without_isolated_atoms(section.validation)
+        audited["validation"] = validation
     else:
         groups = trajectory_groups(train) if section.split == "group" else None
         kinds = strata(train) if section.split == "stratified" else None
@@ -134,13 +139,12 @@ def read_data(recipe: Recipe, log: RunLog) -> RunData:
         for report in of_training:
             reports["train"].merge(report)
     replay = joined([files.open(name) for name in recipe.fine_tuning.replay])
-    return RunData(train, validation, tests, replay, files.sha256, reports)
+    return RunData(train, validation, tests, replay, files.sha256, audited | tests, reports)
 
 
 def audit_data(data: RunData) -> Audit:
     """Return what is wrong with the frames of a run."""
-    sets = {"train": data.train, "validation": data.validation, **data.tests}
-    return audit_frames(sets, reports=data.reports)
+    return audit_frames(data.audited, reports=data.reports)
 
 
 def joined(parts: Sequence[Sequence[Frame]]) -> Sequence[Frame]:

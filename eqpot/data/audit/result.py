@@ -1,6 +1,7 @@
 """The audit: findings and a table for each set, for eyes and for machines."""
 
 import math
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -53,9 +54,9 @@ class Audit:
             "findings": [finding.as_dict() for finding in self.findings],
         }
 
-    def error_text(self) -> str:
-        """Return the text of the errors, for the message that stops a training."""
-        return "\n".join(str(finding) for finding in self.errors)
+    def error_text(self, accepted: Collection[str] = ()) -> str:
+        """Return the text of the errors but those of accepted causes, which stops a training."""
+        return "\n".join(str(finding) for finding in self.errors if finding.cause not in accepted)
 
     def __str__(self) -> str:
         lines: list[str] = []
