@@ -286,8 +286,8 @@ DEFAULT_MAX_TIME: Final = "1 h"
 
 _EXAMPLES: Final = {"output": "runs/first", "train": ["train.extxyz"], "data": {}}
 _MEANS: Final = (
-    "accelerator", "accept", "audit", "checkpoint_interval", "devices", "edge_budget", "loggers", "memory_limit",
-    "num_nodes", "num_workers",
+    "accelerator", "accept", "audit", "checkpoint_interval", "devices", "edge_budget", "loggers",
+    "memory_limit", "num_nodes", "num_workers",
 )  # fmt: skip
 
 

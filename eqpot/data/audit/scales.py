@@ -224,7 +224,7 @@ def _unrelated(
 def _stress(scan: Scan, verdict: StressVerdict | None) -> list[Finding]:
     if verdict is None or verdict.advantage < WARNING:
         return []
-    severity = "error" if verdict.advantage >= ERROR else "warning"
+    severity = "error" if verdict.advantage >= ERROR and verdict.is_certain else "warning"
     seen = ", ".join(f"{value:.4g} by {how}" for how, value in verdict.scale.items())
     findings = []
     for cause in verdict.causes():

@@ -47,6 +47,10 @@ SHEARS: Final[dict[str, tuple[int, int, int]]] = {
 """Orders in which files write the three shears; the numbers read as yz, xz, xy are then wrong. The
 entries say which of the three numbers read is the true yz, xz, xy."""
 
+_AS_READ: Final = ("ev_per_angstrom3", 1, (0, 1, 2))
+_WITHIN: Final = 3.0
+_CLOSE: Final = 1.5
+_MANY: Final = 30
 _ENTRIES: Final = ((1, 2), (0, 2), (0, 1))
 _FEWEST: Final = 12
 _GOOD_FIT: Final = 0.3
@@ -72,6 +76,8 @@ class StressVerdict:
         Logarithm of the odds of the labels under this reading.
     advantage
         How much better this is than the labels as read, in e-foldings of odds.
+    is_certain
+        Whether nothing speaks against it.
     correlation
         Of the shears with those of the fit, as read; NaN without.
     scale
@@ -83,6 +89,7 @@ class StressVerdict:
     order: str
     odds: float
     advantage: float
+    is_certain: bool
     correlation: float
     scale: dict[str, float]
 
@@ -144,8 +151,26 @@ def judge_stress(pairs: Pairs, fit: Fit | None, reading: Reading) -> StressVerdi
     if witnesses:
         correlation, scale["fit"] = witnesses[0].plain()
     if strained is not None:
-        scale["strained pairs"] = strained.plain()
-    return StressVerdict(best[1], best[2], best[3], best[0], best[0] - as_read, correlation, scale)
+        scale["strained pairs"] = strained.ratio(*_AS_READ)
+    odds, unit, sign, order = best
+    # the best of many bad readings is no finding: a witness must bear it out; and it is no more
+    # than a suspicion if another contradicts, if one bears out the labels as they are, or if a
+    # single one has seen few frames
+    heard: list[_Witness | _Strained] = [*witnesses, *([] if strained is None else [strained])]
+    ratios = [witness.ratio(unit, sign, SHEARS[order]) for witness in heard]
+    borne_out = [1.0 / _WITHIN < ratio < _WITHIN for ratio in ratios]
+    fine = any(1.0 / _CLOSE < witness.ratio(*_AS_READ) < _CLOSE for witness in heard)
+    few = len(heard) == 1 and len(heard[0].volume) < _MANY
+    return StressVerdict(
+        unit,
+        sign,
+        order,
+        odds,
+        odds - as_read if any(borne_out) else 0.0,
+        all(borne_out) and not fine and not few,
+        correlation,
+        scale,
+    )
 
 
 @dataclass(frozen=True)
@@ -180,7 +205,16 @@ class _Witness:
                 odds += _TAIL
         return odds
 
+    def ratio(self, unit: str, sign: int, order: tuple[int, int, int]) -> float:
+        """Return the size of the labels over that of the fit, with sign."""
+        factor = 1.0 / self.volume if unit == VIRIAL else STRESS_UNITS[unit]
+        factor = np.broadcast_to(np.asarray(factor * sign), self.volume.shape)[:, None]
+        labels = np.hstack([self.shear[:, list(order)], self.axial]) * factor
+        correlation, ratio, _ = _compare(labels, np.hstack([self.shear_fit, self.axial_fit]))
+        return math.copysign(ratio, correlation)
+
     def plain(self) -> tuple[float, float]:
+        """Return correlation and ratio of sizes of the labels as read."""
         correlation, ratio, _ = _compare(self.shear, self.shear_fit)
         return correlation, ratio
 
@@ -257,21 +291,24 @@ class _Strained:
     def log_odds(self, unit: str, sign: int, order: tuple[int, int, int]) -> float:
         # errors of a tenth of the work done, with the heavy tails that anharmonic pairs have
         added = self.added(unit, sign, order)
-        scale = 0.1 * (np.abs(self.missing) + self.error) + self.noise
+        # what is added counts in the scale too: else a reading that makes stresses vanish would be
+        # better than any that makes them too large
+        scale = 0.1 * (np.abs(self.missing) + np.abs(added) + self.error) + self.noise
         off = (self.missing - added) / scale
         odds = float(np.median(np.log1p(0.5 * off**2)))
         return -min(len(off), 30) * odds
 
-    def plain(self) -> float:
-        added = self.added("ev_per_angstrom3", 1, (0, 1, 2))
+    def ratio(self, unit: str, sign: int, order: tuple[int, int, int]) -> float:
+        """Return what the stresses add over what is missing, with sign: 1 for the right reading."""
+        added = self.added(unit, sign, order)
         weight = np.abs(added)
         kept = weight > 0.0
         if not kept.any():
             return math.nan
-        order = np.argsort(self.missing[kept] / added[kept])
-        reached = np.cumsum(weight[kept][order])
+        ascending = np.argsort(self.missing[kept] / added[kept])
+        reached = np.cumsum(weight[kept][ascending])
         middle = np.searchsorted(reached, 0.5 * reached[-1])
-        ratio = float((self.missing[kept] / added[kept])[order][middle])
+        ratio = float((self.missing[kept] / added[kept])[ascending][middle])
         return 1.0 / ratio if ratio else math.inf
 
 
