@@ -132,4 +132,8 @@ def test_the_audit_stops_what_a_training_should_not_rest_on(frames, tmp_path):
     result = quiet_run(recipe_of(frames, tmp_path / "run", audited | {"accept": ["overlap"]}))
     causes = {finding["cause"] for finding in result.metrics["audit"]["findings"]}
     assert "overlap" in causes
-    assert json.loads((tmp_path / "run" / "audit.json").read_text()) == result.metrics["audit"]
+    written = json.loads((tmp_path / "run" / "audit.json").read_text())
+    assert (
+        written
+        == {"data_sha256": result.metrics["provenance"]["data_sha256"]} | (result.metrics["audit"])
+    )

@@ -8,9 +8,10 @@ import typer
 from eqpot.cli.errors import run_app
 from eqpot.interruption import InterruptedRunError
 from eqpot.report.training import write_report
+from eqpot.training.output import is_finished
 from eqpot.training.progress import RunLog
 from eqpot.training.recipe import default_recipe, read_recipe, recipe_text
-from eqpot.training.run import RunResult, is_finished, run
+from eqpot.training.run import RunResult, run
 from eqpot.verification import verify
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -37,11 +38,12 @@ def train_potential(
     if is_finished(chosen):
         typer.echo(f"{chosen.output}: this run is finished; there is nothing left to do")
         return
-    with RunLog() as log:
-        try:
+    try:
+        with RunLog() as log:
             run(chosen, log, finish=lambda result: _report(result, log))
-        except InterruptedRunError as error:
-            raise typer.Exit(error.exit_code) from error
+    except InterruptedRunError as error:
+        typer.echo(str(error), err=True)
+        raise typer.Exit(error.exit_code) from error
 
 
 def _report(result: RunResult, log: RunLog) -> None:

@@ -180,7 +180,7 @@ class BestWeights(Generic[Module]):
         """
         if self.metric is not None and not metric < self.metric:
             return False
-        self.metric, self.step = (None if math.isnan(metric) else metric), step
+        self.metric, self.step = (metric if math.isfinite(metric) else None), step
         torch._foreach_copy_(list(self.module.parameters()), list(module.parameters()))
         return True
 

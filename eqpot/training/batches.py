@@ -171,7 +171,7 @@ class StepDataset(Dataset[Batch]):
             sampler=range(first, n_steps),
             num_workers=n_workers,
             collate_fn=_same,
-            worker_init_fn=_leave_interrupts,
+            worker_init_fn=_leave_signals,
             prefetch_factor=4 if n_workers else None,
             # its own generator: that of the user must not be moved
             generator=torch.Generator().manual_seed(0),
@@ -183,6 +183,7 @@ def _same(batch: Any) -> Any:
     return batch
 
 
-def _leave_interrupts(worker: int) -> None:
-    """Leave Ctrl-C, which a terminal sends to all processes, to the one that saves."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+def _leave_signals(worker: int) -> None:
+    """Leave signals to a whole group to the process that saves; loaders end with it."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)

@@ -55,12 +55,15 @@ class Checkpoint:
         Where it stands.
     good
         Where it goes back to if it diverges; ``None`` if that is ``now``.
+    candidate
+        What becomes the next good state if the steps after it go well.
     """
 
     identity: dict[str, Any]
     run: dict[str, Any]
     now: Snapshot
     good: Snapshot | None = None
+    candidate: Snapshot | None = None
 
 
 class _Document(BaseModel):
@@ -74,6 +77,7 @@ class _Document(BaseModel):
     run: dict[str, Any]
     now: dict[str, Any]
     good: dict[str, Any] | None
+    candidate: dict[str, Any] | None
     records: dict[str, str]
 
 
@@ -85,7 +89,7 @@ def write_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     OSError
         If the file cannot be written; names file and size. The old one stays.
     """
-    snapshots = {"now": checkpoint.now, "good": checkpoint.good}
+    snapshots = {name: getattr(checkpoint, name) for name in ("now", "good", "candidate")}
     tensors = {
         f"{name}.{key}": tensor
         for name, snapshot in snapshots.items()
@@ -96,8 +100,7 @@ def write_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
         "eqpot_version": eqpot.__version__,
         "identity": checkpoint.identity,
         "run": checkpoint.run,
-        "now": checkpoint.now.values,
-        "good": None if checkpoint.good is None else checkpoint.good.values,
+        **{name: None if s is None else s.values for name, s in snapshots.items()},
     }
     write_durably(path, seal(_KIND, document, tensors)[0], previous=path.with_name(PREVIOUS))
 
@@ -120,13 +123,18 @@ def read_checkpoint(path: Path) -> Checkpoint:
         where = ".".join(str(part) for part in first["loc"])
         raise ValueError(f"{path}: field `{where}` is wrong: {first['msg']}") from error
 
-    def snapshot(name: str, values: dict[str, Any]) -> Snapshot:
-        mark = f"{name}."
-        found = {k.removeprefix(mark): t for k, t in tensors.items() if k.startswith(mark)}
-        return Snapshot(found, values)
+    def snapshot(name: str, values: dict[str, Any] | None) -> Snapshot | None:
+        return None if values is None else Snapshot(part_of(tensors, name), values)
 
-    good = None if document.good is None else snapshot("good", document.good)
-    return Checkpoint(document.identity, document.run, snapshot("now", document.now), good)
+    now = Snapshot(part_of(tensors, "now"), document.now)
+    good, candidate = snapshot("good", document.good), snapshot("candidate", document.candidate)
+    return Checkpoint(document.identity, document.run, now, good, candidate)
+
+
+def part_of(tensors: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
+    """Return the tensors whose names begin with a name and a dot, under what follows."""
+    mark = f"{name}."
+    return {k.removeprefix(mark): t for k, t in tensors.items() if k.startswith(mark)}
 
 
 @dataclass
@@ -156,10 +164,17 @@ class CheckpointFolder:
         """Whether the time between two checkpoints has passed."""
         return self.writes and time.monotonic() - self._last >= self.seconds_between
 
-    def save(self, run: dict[str, Any], now: Snapshot, good: Snapshot | None) -> None:
+    def save(
+        self,
+        run: dict[str, Any],
+        now: Snapshot,
+        good: Snapshot | None,
+        candidate: Snapshot | None = None,
+    ) -> None:
         """Write the state of the run, if this process is the one that writes."""
         if self.writes:
-            write_checkpoint(self.folder / NAME, Checkpoint(self.identity, run, now, good))
+            checkpoint = Checkpoint(self.identity, run, now, good, candidate)
+            write_checkpoint(self.folder / NAME, checkpoint)
             self._last = time.monotonic()
 
     def load(self) -> tuple[Checkpoint | None, str]:
@@ -178,10 +193,13 @@ class CheckpointFolder:
                 continue
             try:
                 checkpoint = read_checkpoint(path)
-            except ValueError as error:
+            except (OSError, ValueError) as error:
                 problems.append(str(error))
                 continue
             check_identity(self.folder, checkpoint.identity, self.identity)
+            if problems and self.writes:
+                # else the next one to be written would put it in the place of this one
+                (self.folder / NAME).unlink(missing_ok=True)
             return checkpoint, "; ".join([*problems, f"goes on from {path}"])
         if problems:
             raise ValueError(

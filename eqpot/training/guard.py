@@ -6,18 +6,19 @@ from typing import Any, Final
 
 _WINDOW: Final = 100
 _LEAST: Final = 20
-_GROWN: Final = 10.0
-_WORSE: Final = 2.0
+_CLIMB: Final = 50
+_WORSE: Final = 10.0
+_LOST: Final = 4.0
 
 
 class DivergenceGuard:
-    """Judges the error of each step by those before it.
+    """Judges the error of the forces of each step by those before it, and by that of no forces.
 
-    Two things are divergence: one error far above the median of the last hundred that is also
-    above what forces of zero would give, and a median that has grown to ten times that of the
-    first twenty. A frame of extreme forces alone can do the first of the one, never both; the
-    other is slow to see, but catches a loss that climbs step by step. What is judged is the error
-    of the forces, whose weight and unit stay the same over a run.
+    Two things are divergence: one error that is far above the median of the last hundred and far
+    above what forces of zero would give; and errors that over fifty steps add up to more than four
+    times what forces of zero would give. In sets where most frames are nearly at rest, errors of
+    the others are far above the median, but not above what zero gives: this alone is no alarm.
+    What is judged is the error of the forces, whose weight and unit stay the same over a run.
 
     Parameters
     ----------
@@ -27,8 +28,7 @@ class DivergenceGuard:
 
     def __init__(self, spike_factor: float) -> None:
         self.spike_factor = spike_factor
-        self.recent: list[float] = []
-        self.first: float | None = None
+        self.recent: list[tuple[float, float]] = []
 
     def judge(self, error: float, baseline: float) -> str | None:
         """Return why an error is one of divergence, or ``None``.
@@ -40,35 +40,35 @@ class DivergenceGuard:
         baseline
             Error of forces of zero.
         """
-        if math.isnan(error) or len(self.recent) < _LEAST:
+        if math.isnan(error):
             return None
         if self.is_spike(error, baseline):
-            ratio = error / statistics.median(self.recent)
+            ratio = error / self._median()
             return f"{ratio:.3g} times the median of the last {len(self.recent)} steps"
-        if self.first is not None and len(self.recent) >= _WINDOW // 2:
-            late = statistics.median(self.recent[-_WINDOW // 2 :])
-            if late > _GROWN * self.first:
-                return f"over the last steps {late / self.first:.3g} times what it was at the start"
+        late = [*self.recent, (error, baseline)][-_CLIMB:]
+        total, nothing = (sum(column) for column in zip(*late, strict=True))
+        if len(late) == _CLIMB and total > _LOST * nothing > 0.0:
+            return f"over {_CLIMB} steps {total / nothing:.3g} times that of forces of zero"
         return None
 
     def is_spike(self, error: float, baseline: float) -> bool:
         """Return whether an error, of a step or of a frame of it, is a spike."""
         if len(self.recent) < _LEAST or not error > _WORSE * baseline:
             return False
-        return error > self.spike_factor * statistics.median(self.recent)
+        return error > self.spike_factor * self._median()
 
-    def accept(self, error: float) -> None:
+    def _median(self) -> float:
+        return statistics.median(error for error, _ in self.recent)
+
+    def accept(self, error: float, baseline: float) -> None:
         """Count the error of a step that was taken."""
-        if math.isnan(error):
-            return
-        self.recent = [*self.recent, error][-_WINDOW:]
-        if self.first is None and len(self.recent) == _LEAST:
-            self.first = statistics.median(self.recent)
+        if not math.isnan(error):
+            self.recent = [*self.recent, (error, baseline)][-_WINDOW:]
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state as plain values."""
-        return {"recent": list(self.recent), "first": self.first}
+        return {"recent": [list(pair) for pair in self.recent]}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take over a state."""
-        self.recent, self.first = list(state["recent"]), state["first"]
+        self.recent = [(error, baseline) for error, baseline in state["recent"]]

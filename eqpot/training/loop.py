@@ -1,5 +1,6 @@
 """The training loop: steps of a number known before the first; stopped and resumed at will."""
 
+import contextlib
 import copy
 import math
 import time
@@ -17,7 +18,8 @@ from eqpot.interruption import InterruptedRunError, Signals
 from eqpot.potential import Potential
 from eqpot.training.averages import Average, BestWeights, build_average
 from eqpot.training.batches import Batch, FrameOrder, StepDataset, largest_frames, make_batch
-from eqpot.training.checkpoint import CheckpointFolder, Snapshot
+from eqpot.training.checkpoint import CheckpointFolder, Snapshot, part_of
+from eqpot.training.diagnosis import frame_errors
 from eqpot.training.guard import DivergenceGuard
 from eqpot.training.history import HistoryEntry, TrainingResult
 from eqpot.training.loggers import build_loggers
@@ -35,10 +37,11 @@ from eqpot.training.patience import Patience
 from eqpot.training.plan import Plan, plan_run
 from eqpot.training.progress import RunLog
 from eqpot.training.recipe import TrainingSection
-from eqpot.training.rescue import DivergedError, FrameErrors, Rescue
+from eqpot.training.rescue import DivergedError, Rescue
 from eqpot.training.schedule import Schedule, build_schedule
 from eqpot.training.stages import Stages
 
+_STEPS_THAT_PROVE = 20
 _PARTS = ("raw", "average", "best", "optimizer")
 
 
@@ -95,10 +98,24 @@ def train(
         potential, train_set, validation_set, settings, batch_size, force_unit, fabric,
         checkpoints, log,
     )  # fmt: skip
-    with limited_memory(limit), Signals() as signals:
+    with limited_memory(limit), Signals() as signals, _loaders_that_end():
         trainer.open(signals)
         trainer.advance()
     return trainer.result()
+
+
+@contextlib.contextmanager
+def _loaders_that_end() -> Iterator[None]:
+    """Say in plain words that a loader has ended, wherever torch notices it."""
+    try:
+        yield
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error) and "can't start new thread" not in str(error):
+            raise
+        raise MemoryError(
+            f"a process that loads frames ended ({error}); fewer `training.num_workers` and a "
+            "higher `training.memory_limit` help. The same command goes on from the last checkpoint"
+        ) from error
 
 
 class _Trainer:
@@ -111,6 +128,7 @@ class _Trainer:
     average: Average[Potential]
     best: BestWeights[Potential]
     good: Snapshot
+    candidate: Snapshot | None
 
     def __init__(
         self,
@@ -165,11 +183,13 @@ class _Trainer:
             )  # fmt: skip
             self._build(plan)
             self.good = self._snapshot()
+            self.candidate = None
         else:
             self._build(Plan(**checkpoint.run["plan"]))
             self._load_run(checkpoint.run)
             self._restore(checkpoint.now)
             self.good = checkpoint.good or checkpoint.now
+            self.candidate = checkpoint.candidate
             self._note("resumed", f"{word}, step {self.step} of {self.plan.n_steps}")
         self.loggers = build_loggers(
             self.settings.loggers,
@@ -206,6 +226,8 @@ class _Trainer:
         while True:
             if self._validation_is_due():
                 self._validate()
+            if self._stop_is_wanted():
+                self._stop()
             if self.is_over or self.step == self.plan.n_steps:
                 break
             batch = self._next(batches)
@@ -216,8 +238,6 @@ class _Trainer:
                 self.log.step(self.step, self.plan.n_steps, loss)
             if before != (self.objective.edge_budget, self.rescue.excluded, self.step):
                 batches = self._load_batches()
-            if self._stop_is_wanted():
-                self._stop()
             if self.checkpoints.is_due:
                 self._save()
         self.log.stop_steps()
@@ -249,15 +269,9 @@ class _Trainer:
 
     def _next(self, batches: Iterator[Batch]) -> Batch:
         before = time.monotonic()
-        try:
-            return next(batches)
-        except RuntimeError:
-            # a signal to all processes of a group ends the loaders too
-            if self.signals.number is not None:
-                self._stop()
-            raise
-        finally:
-            self.seconds_waited += time.monotonic() - before
+        batch = next(batches)
+        self.seconds_waited += time.monotonic() - before
+        return batch
 
     def _stop_is_wanted(self) -> bool:
         number = self.objective.reduced(torch.tensor(float(self.signals.number or 0)), "max")
@@ -317,7 +331,7 @@ class _Trainer:
             self.optimizer.step()
             with evaluation_weights(self.optimizer):
                 self.average.update(self.potential)
-            self.guard.accept(errors)
+            self._count(errors, baseline)
             self.loss_sum += loss
             self.n_losses += 1
         self.step += 1
@@ -337,6 +351,7 @@ class _Trainer:
         weights = LossWeights(1.0, 1.0, 1.0)
         self.objective.gradient(self.potential, self.train_set, batch, totals, weights)
         self.potential.zero_grad(set_to_none=True)
+        self.objective.share_budget()
 
     # --- validation
 
@@ -347,7 +362,10 @@ class _Trainer:
 
     def _validate(self) -> None:
         errors = self.objective.rmse(
-            self.average.module, self.validation_set, 4 * self.order.batch_size
+            self.average.module,
+            self.validation_set,
+            4 * self.order.batch_size,
+            self._stop_if_alone,
         )
         entry = HistoryEntry(
             self.step,
@@ -382,26 +400,40 @@ class _Trainer:
             self._note(
                 "stopped_early", f"no better validation in {self.patience.n_waited}; the run ends"
             )
-        if not entry.forces_rmse > 3.0 * best_before:  # a state worth going back to
-            self.good = self._snapshot()
+        if math.isfinite(metric) and not entry.forces_rmse > 3.0 * best_before:
+            self.candidate = self._snapshot()
+
+    def _stop_if_alone(self) -> None:
+        """Stop within a validation, which comes again; several processes must stop together."""
+        if self.signals.number is not None and self.fabric.world_size == 1:
+            self._stop()
 
     # --- divergence
+
+    def _count(self, error: float, baseline: float) -> None:
+        """Count a step that was taken; after enough of them the last validated state was good."""
+        self.guard.accept(error, baseline)
+        candidate = self.candidate
+        if candidate is not None and self.step >= candidate.values["step"] + _STEPS_THAT_PROVE:
+            self.good, self.candidate = candidate, None
 
     def _take_anyway(self, reason: str, rate: float, weights: LossWeights) -> bool:
         """Answer a step that must not be taken as it is; return whether it may be taken after all.
 
-        All processes come to the same answer: each looks at all frames of the step.
+        Each process looks at all frames of the step, and all follow the first one.
         """
         frames = [i for i in self.order.frames(self.step) if i not in self.rescue.excluded]
         probe = copy.deepcopy(self.potential)
-        errors = self._frame_errors(probe, frames, weights)
-        _load_parameters(probe, _part(self.good.tensors, "raw"))
-        good_errors = self._frame_errors(probe, frames, weights)
+        errors = frame_errors(self.objective, probe, self.train_set, frames, weights)
+        _load_parameters(probe, part_of(self.good.tensors, "raw"))
+        good_errors = frame_errors(self.objective, probe, self.train_set, frames, weights)
         sources = {i: self.train_set.frames[i].source or f"frame {i}" for i in frames}
         good_step = self.good.values["step"]
         answer = self.rescue.answer(
             reason, self.step, rate, good_step, self.guard, sources, errors, good_errors
         )
+        answer, state = self.fabric.broadcast((answer, self.rescue.state_dict()))
+        self.rescue.load_state_dict(state)
         message = answer.message
         if not answer.takes_step and self.checkpoints.writes:
             path = self.checkpoints.folder / f"batch_of_step_{self.step}.h5"
@@ -413,33 +445,15 @@ class _Trainer:
             raise DivergedError(message)
         if answer.rolls_back:
             self._restore(self.good)
+            self.candidate = None
         return answer.takes_step
-
-    def _frame_errors(
-        self, probe: Potential, frames: list[int], weights: LossWeights
-    ) -> dict[int, FrameErrors]:
-        """Return the errors of each frame alone."""
-        found = {}
-        for index in frames:
-            batch = make_batch(self.train_set, [index], None)
-            totals = label_totals(batch.parts[0])
-            sums = self.objective.gradient(probe, self.train_set, batch, totals, weights)
-            nothing = self.objective.sums_of_nothing(batch)
-            gradients = [p.grad for p in probe.parameters() if p.grad is not None]
-            found[index] = FrameErrors(
-                float(combine(sums, totals, weights)),
-                float(torch.nn.utils.get_total_norm(gradients)),
-                float(sums[keys.FORCES] / totals[keys.FORCES]),
-                float(nothing[keys.FORCES] / totals[keys.FORCES]),
-            )
-        return found
 
     # --- state
 
     def _save(self) -> None:
         is_good = self.good.values["step"] == self.step
         good = None if is_good else self.good
-        self.checkpoints.save(self._run_values(), self._snapshot(), good)
+        self.checkpoints.save(self._run_values(), self._snapshot(), good, self.candidate)
 
     def _snapshot(self) -> Snapshot:
         raw = {k: p.detach().to("cpu", copy=True) for k, p in self.potential.named_parameters()}
@@ -464,10 +478,10 @@ class _Trainer:
 
     def _restore(self, snapshot: Snapshot) -> None:
         tensors, values = snapshot.tensors, snapshot.values
-        _load_parameters(self.potential, _part(tensors, "raw"))
-        self.average.load_state(_part(tensors, "average"), values["average"])
-        self.best.load_state(_part(tensors, "best"), values["best"])
-        load_optimizer_state(self.optimizer, _part(tensors, "optimizer"), values["optimizer"])
+        _load_parameters(self.potential, part_of(tensors, "raw"))
+        self.average.load_state(part_of(tensors, "average"), values["average"])
+        self.best.load_state(part_of(tensors, "best"), values["best"])
+        load_optimizer_state(self.optimizer, part_of(tensors, "optimizer"), values["optimizer"])
         self.step, self.is_over = values["step"], values["is_over"]
         self.history = [HistoryEntry.from_dict(row) for row in values["history"]]
         self.loss_sum, self.n_losses = values["losses"]
@@ -489,11 +503,6 @@ class _Trainer:
         self.events = list(values["events"])
         self.seconds_before = values["seconds"]
         self.rescue.load_state_dict(values["rescue"])
-
-
-def _part(tensors: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
-    mark = f"{name}."
-    return {k.removeprefix(mark): t for k, t in tensors.items() if k.startswith(mark)}
 
 
 @torch.no_grad()

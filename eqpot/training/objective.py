@@ -147,6 +147,12 @@ class Objective:
             f"{self.edge_budget} are computed together, with the same gradient",
         )
 
+    def share_budget(self) -> None:
+        """Take the smallest budget of all processes."""
+        own = math.inf if self.edge_budget is None else float(self.edge_budget)
+        smallest = float(self.reduced(torch.tensor(own, dtype=torch.float64), "min"))
+        self.edge_budget = None if math.isinf(smallest) else int(smallest)
+
     def sum_gradients(self, potential: Potential) -> None:
         """Sum the gradients over the processes; each has that of its share of the loss."""
         if self.fabric.world_size == 1:
@@ -183,11 +189,27 @@ class Objective:
         return added(parts)
 
     def rmse(
-        self, potential: Potential, dataset: GraphDataset, frames_at_once: int
+        self,
+        potential: Potential,
+        dataset: GraphDataset,
+        frames_at_once: int,
+        between: Callable[[], None] = lambda: None,
     ) -> dict[str, float]:
-        """Return root mean square errors in eV/atom, eV/Å, eV/atom; NaN without labels.
+        """Return root mean square errors in eV/atom, eV/Å, eV/atom.
 
-        Every frame and every atom weighs the same.
+        Every frame and every atom weighs the same. Without labels an error is NaN; if predictions
+        are no numbers, it is infinite.
+
+        Parameters
+        ----------
+        potential
+            Predicts.
+        dataset
+            Has the labels.
+        frames_at_once
+            Frames of a batch.
+        between
+            Called between batches; may raise.
         """
 
         def squares(parts: Sequence[Graph]) -> tuple[Sums, Sums]:
@@ -207,8 +229,11 @@ class Objective:
             frames = own[start : start + frames_at_once]
             batch = make_batch(dataset, frames, self.edge_budget)
             found.append(self._in_parts(squares, dataset, batch))
+            between()
         sums, totals = self.summed(added(s for s, _ in found), added(t for _, t in found))
-        return {name: math.sqrt(float(sums[name] / totals[name])) for name in LABELS}
+        errors = {name: math.sqrt(float(sums[name] / totals[name])) for name in LABELS}
+        lost = [name for name in LABELS if math.isnan(errors[name]) and totals[name] > 0]
+        return errors | dict.fromkeys(lost, math.inf)
 
 
 def added(parts: Iterable[dict[str, Tensor]]) -> Sums:

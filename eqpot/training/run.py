@@ -8,34 +8,38 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import torch
 from lightning_fabric import Fabric
 
 import eqpot
-from eqpot.data import Frame, GraphDataset, collate
+from eqpot.data import Frame, GraphDataset
 from eqpot.durable import locked_folder, write_durably
 from eqpot.elements import SYMBOLS
 from eqpot.export import export_torchscript
 from eqpot.files import save_potential
-from eqpot.models import build_model, settings_of
 from eqpot.physics.reference_energies import reference_energies
-from eqpot.physics.zbl import ZBLRepulsion
 from eqpot.potential import Potential
-from eqpot.training.base_potential import BasePotential, read_base_potential, recipe_with_base
-from eqpot.training.checkpoint import NAME as CHECKPOINT
-from eqpot.training.checkpoint import PREVIOUS as PREVIOUS_CHECKPOINT
-from eqpot.training.checkpoint import CheckpointFolder, check_identity
+from eqpot.training.base_potential import BasePotential
+from eqpot.training.checkpoint import CheckpointFolder
 from eqpot.training.evaluation import Evaluation, evaluate
 from eqpot.training.fine_tuning import FineTuning, start_fine_tuning, trainable_parameters
 from eqpot.training.history import TrainingResult
-from eqpot.training.initialization import scale_to_data
+from eqpot.training.initialization import fresh_potential
 from eqpot.training.loop import train
 from eqpot.training.low_rank import merged
+from eqpot.training.output import (
+    METRICS,
+    check_output,
+    read_audit,
+    resolved,
+    write_audit,
+    write_recipe,
+)
 from eqpot.training.progress import RunLog, format_duration
-from eqpot.training.recipe import Recipe, TrainingSection, parse_duration, read_recipe, recipe_text
+from eqpot.training.recipe import Recipe, TrainingSection, parse_duration
 from eqpot.training.run_data import (
     RunData,
     audit_data,
@@ -50,11 +54,7 @@ from eqpot.training.run_data import (
 )
 from eqpot.training.statistics import Statistics, training_statistics
 
-RECIPE: Final = "recipe.yaml"
-METRICS: Final = "metrics.json"
-AUDIT: Final = "audit.json"
 _ATOMS_IN_BATCH = 80
-_FRAMES_FOR_SCALE = 16
 _TRAIN_FRAMES_EVALUATED = 2000
 
 
@@ -126,7 +126,6 @@ def run(
     log.silent = not fabric.is_global_zero
     started = time.monotonic()
     data = read_data(recipe, log)
-    audit = _audit(recipe, data, fabric, log) if recipe.data.audit else None
     start = _start(recipe, base, data, log, fabric)
     identity: dict[str, Any] = {"recipe": recipe.identity(), "data_sha256": data.sha256}
     if base is not None:
@@ -138,14 +137,7 @@ def run(
         writes=fabric.is_global_zero,
     )
     with contextlib.ExitStack() as stack:
-        if fabric.is_global_zero:
-            output.mkdir(parents=True, exist_ok=True)
-            stack.enter_context(locked_folder(output))
-            write_durably(output / RECIPE, recipe_text(recipe).encode())
-            if audit is not None:
-                write_durably(output / AUDIT, (json.dumps(audit, indent=1) + "\n").encode())
-            log.open(output / "train.log")
-        fabric.barrier()
+        audit = _prepare(recipe, data, fabric, log, stack)
         result = train(
             start.potential.to(fabric.device),
             start.train_set,
@@ -157,6 +149,7 @@ def run(
             checkpoints,
             log,
         )
+        _leave_group(fabric)
         if not fabric.is_global_zero:
             return None
         result.potential = merged(result.potential)
@@ -185,31 +178,57 @@ class _Start:
     fine_tuning: FineTuning | None
 
 
-def _audit(recipe: Recipe, data: RunData, fabric: Fabric, log: RunLog) -> dict[str, Any]:
-    """Return the audit of the data; that of a run that goes on is in its folder.
+def _leave_group(fabric: Fabric) -> None:
+    """End the communication of the processes, before the first of them ends."""
+    if fabric.world_size > 1:
+        fabric.barrier()
+        torch.distributed.destroy_process_group()
+
+
+def _prepare(
+    recipe: Recipe, data: RunData, fabric: Fabric, log: RunLog, stack: contextlib.ExitStack
+) -> dict[str, Any] | None:
+    """Audit the data and make the folder, in the first process; return the audit.
 
     Raises
     ------
+    OSError
+        If the folder cannot be made or is in use.
     ValueError
-        If something is wrong.
+        If the audit finds an error that the recipe does not accept.
     """
-    path = Path(recipe.output) / AUDIT
-    if path.is_file():
-        earlier: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        return earlier
-    found: dict[str, Any] = {}
-    errors = ""
+    error: Exception | None = None
+    found: dict[str, Any] | None = None
     if fabric.is_global_zero:
-        audit = audit_data(data)
-        log.line(str(audit))
-        found, errors = audit.as_dict(), audit.error_text(recipe.data.accept)
-    errors = fabric.broadcast(errors)
+        try:
+            output = Path(recipe.output)
+            if recipe.data.audit:
+                found = read_audit(output, dict(data.sha256)) or _audit(recipe, data, log)
+            output.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(locked_folder(output))
+            write_recipe(recipe)
+            if found is not None:
+                write_audit(output, found, dict(data.sha256))
+            log.open(output / "train.log")
+        except (OSError, ValueError) as raised:
+            error = raised
+    # an error of one process alone would leave the others waiting
+    error = fabric.broadcast(error)
+    if error is not None:
+        raise error
+    return found
+
+
+def _audit(recipe: Recipe, data: RunData, log: RunLog) -> dict[str, Any]:
+    audit = audit_data(data)
+    log.line(str(audit))
+    errors = audit.error_text(recipe.data.accept)
     if errors:
         raise ValueError(
             f"the audit found what a training should not rest on:\n{errors}\nMend the data; or, to "
             "train on them as they are, name the cause (in brackets) in `data.accept`"
         )
-    return found
+    return audit.as_dict()
 
 
 def _start(
@@ -325,98 +344,12 @@ def _write_results(
     return RunResult(output, metrics, result, evaluations)
 
 
-def resolved(recipe: Recipe) -> tuple[Recipe, BasePotential | None]:
-    """Return the recipe with what the potential it starts from decides, and that potential.
-
-    Raises
-    ------
-    OSError, ValueError
-        If the potential cannot be read, or does not fit the recipe.
-    """
-    base = read_base_potential(recipe.fine_tuning)
-    return (recipe, None) if base is None else (recipe_with_base(recipe, base), base)
-
-
-def check_output(recipe: Recipe) -> None:
-    """Check that the output folder may be used: it is empty, or holds this run unfinished.
-
-    Raises
-    ------
-    FileExistsError
-        If it holds a finished run or files that are of no run.
-    ValueError
-        If it holds a run of another recipe; names what differs.
-    """
-    output = Path(recipe.output)
-    if not output.exists() or (output.is_dir() and not any(output.iterdir())):
-        return
-    # a run killed at its very start leaves no more than an unfinished file
-    if output.is_file() or (
-        not (output / RECIPE).is_file() and any(path.suffix != ".part" for path in output.iterdir())
-    ):
-        raise FileExistsError(
-            f"{output}: `output` holds something that is no run of training; name another folder "
-            "or remove it"
-        )
-    if is_finished(recipe):
-        raise FileExistsError(
-            f"{output}: holds the finished run of this recipe; name another `output` to repeat it"
-        )
-
-
-def is_finished(recipe: Recipe) -> bool:
-    """Return whether the output folder holds the finished run of this recipe.
-
-    Raises
-    ------
-    ValueError
-        If it holds a run of another recipe; names what differs.
-    """
-    output = Path(recipe.output)
-    if not (output / RECIPE).is_file():
-        return False
-    recipe, _ = resolved(recipe)
-    check_identity(output, read_recipe(output / RECIPE).identity(), recipe.identity())
-    left = [name for name in (CHECKPOINT, PREVIOUS_CHECKPOINT) if (output / name).exists()]
-    return (output / METRICS).is_file() and not left
-
-
 def _accelerator(wanted: str) -> str:
     if wanted == "cuda" and not torch.cuda.is_available():
         raise ValueError('`training.accelerator` is "cuda", and torch sees no CUDA device')
     if wanted == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     return wanted
-
-
-def fresh_potential(
-    recipe: Recipe,
-    references: dict[int, float],
-    statistics: Statistics,
-    train_set: GraphDataset,
-) -> Potential:
-    """Return an untrained potential at the scale of the data, the same for the same seed."""
-    numbers = list(references)
-    settings = settings_of(recipe.model.kind, recipe.model.preset, recipe.model.changes())
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(recipe.training.seed)
-        model = build_model(
-            settings, len(numbers), recipe.model.r_max, statistics.avg_num_neighbors
-        )
-    repulsion = ZBLRepulsion.of_elements(numbers) if recipe.model.repulsion else None
-    potential = Potential(
-        model,
-        numbers,
-        [references[z] for z in numbers],
-        statistics.force_rms,
-        recipe.model.r_max,
-        repulsion,
-    )
-    potential = potential.to(torch.float32 if recipe.training.dtype == "float32" else torch.float64)
-    rng = np.random.default_rng(recipe.training.seed)
-    chosen = rng.permutation(len(train_set))[:_FRAMES_FOR_SCALE]
-    scale_to_data(potential, collate([train_set[int(index)] for index in chosen]))
-    return potential
 
 
 def _versions() -> dict[str, str]:
