@@ -1,5 +1,6 @@
 """A run that is stopped at any moment and started again ends as if it had never stopped."""
 
+import contextlib
 import hashlib
 import os
 import random
@@ -16,6 +17,7 @@ from eqpot.training.checkpoint import (
     NAME,
     PREVIOUS,
     Checkpoint,
+    CheckpointFolder,
     Snapshot,
     read_checkpoint,
     write_checkpoint,
@@ -77,6 +79,64 @@ def test_a_stopped_run_goes_on_with_the_same_bits(frames, tmp_path, monkeypatch,
         del column["seconds"]
     assert columns[0] == columns[1]
     assert [event["kind"] for event in resumed.training.events] == ["resumed"] * 3
+
+
+VARIANTS = {
+    "muon": {"optimizer": {"kind": "muon"}},
+    "schedule_free": {"optimizer": {"kind": "schedule_free"}, "schedule": {"kind": "constant"}},
+    "plateau and best": {
+        "optimizer": {"kind": "adamw"},
+        "schedule": {"kind": "plateau", "patience": 1, "gamma": 0.3},
+        "average": {"kind": "ema", "deploy": "best"},
+    },
+    "swa and stages": {
+        "average": {"kind": "swa", "start": 0.3},
+        "schedule": {"kind": "wsd"},
+        "stages": [{"start": 0.5, "energy_weight": 5.0, "learning_rate": 1e-3}],
+    },
+    "early stopping": {"early_stopping": {"patience": 1, "min_improvement": 0.9}},
+    "bf16": {"precision": "bf16"},
+    "rollback": {"learning_rate": 3.0, "epochs": 30, "max_rollbacks": 20},
+}
+
+
+@pytest.mark.parametrize("name", list(VARIANTS))
+def test_every_kind_of_run_goes_on_with_the_same_bits(frames, tmp_path, monkeypatch, name):
+    recipe = recipe_of(frames, "run", **{"epochs": 8} | VARIANTS[name])
+    for folder in ("whole", "stopped"):
+        (tmp_path / folder).mkdir()
+    monkeypatch.chdir(tmp_path / "whole")
+    whole = quiet_run(recipe)
+    kinds = [event["kind"] for event in whole.training.events]
+    assert ("rollback" in kinds) == (name == "rollback")
+    assert ("stopped_early" in kinds) == (name == "early stopping")
+    monkeypatch.chdir(tmp_path / "stopped")
+    for step in (1, 4, 5, 9):
+        with contextlib.suppress(InterruptedRunError):
+            quiet_run(recipe, InterruptingLog(step, signal.SIGTERM))
+        if (Path("run") / "metrics.json").exists():
+            break
+    else:
+        quiet_run(recipe)
+    assert sha256(Path("run/potential.eqpot")) == sha256(tmp_path / "whole/run/potential.eqpot")
+
+
+@MANY_WORKERS
+def test_a_signal_to_the_whole_group_saves_and_ends(frames, tmp_path):
+    """Batch systems send SIGTERM to the loaders too."""
+    recipe = recipe_of(frames, "run", epochs=2000, num_workers=2, checkpoint_interval="1 h")
+    process = start(recipe, tmp_path / "group", start_new_session=True)
+    lines = []
+    for line in process.stdout:
+        lines.append(line)
+        if line.startswith("epoch"):
+            os.killpg(process.pid, signal.SIGTERM)
+            break
+    output = "".join(lines) + process.stdout.read()
+    process.stdout.close()
+    assert process.wait(timeout=60) == 128 + signal.SIGTERM, output
+    assert "it is saved, and the same command goes on" in output
+    assert read_checkpoint(tmp_path / "group" / "run" / NAME).now.values["step"] > 0
 
 
 @MANY_WORKERS
@@ -146,6 +206,13 @@ def test_a_finished_run_is_not_repeated_and_another_recipe_is_refused(frames, tm
         quiet_run(recipe_of(frames, tmp_path / "run", epochs=4))
 
 
+def test_a_folder_with_a_recipe_of_the_users_own_is_no_run(frames, tmp_path):
+    (tmp_path / "recipe.yaml").write_text("# mine\noutput: .\n")
+    with pytest.raises(FileExistsError, match="no run of training"):
+        quiet_run(recipe_of(frames, tmp_path))
+    assert (tmp_path / "recipe.yaml").read_text().startswith("# mine")
+
+
 def test_other_data_are_refused(frames, tmp_path):
     own = tmp_path / "frames.extxyz"
     own.write_bytes(frames.read_bytes())
@@ -175,6 +242,19 @@ def test_a_damaged_checkpoint_leaves_the_one_before(frames, tmp_path):
         strict=True,
     ):
         assert torch.equal(one, other)
+
+
+def test_a_damaged_checkpoint_never_takes_the_place_of_a_sound_one(tmp_path):
+    folder = CheckpointFolder(tmp_path, some_checkpoint().identity, 1.0)
+    write_checkpoint(tmp_path / NAME, some_checkpoint())
+    write_checkpoint(tmp_path / NAME, some_checkpoint())
+    (tmp_path / NAME).write_bytes((tmp_path / NAME).read_bytes()[:-3])
+    found, word = folder.load()
+    assert found is not None and "truncated" in word and PREVIOUS in word
+    assert not (tmp_path / NAME).exists()
+    # what a process that dies while it saves leaves: the sound one
+    folder.save(found.run, found.now, found.good)
+    read_checkpoint(tmp_path / NAME)
 
 
 def some_checkpoint():

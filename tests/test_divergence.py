@@ -97,6 +97,30 @@ def test_a_run_that_never_recovers_ends_with_a_word_and_its_last_good_state(fram
         quiet_run(recipe, log)
 
 
+class KeepingLog(RunLog):
+    """Keeps the lines."""
+
+    def __init__(self):
+        super().__init__()
+        self.lines = []
+
+    def line(self, text=""):
+        super().line(text)
+        self.lines.append(text)
+
+
+def test_sound_frames_are_not_blamed_for_weights_that_were_validated_too_early(frames, tmp_path):
+    """A rate that is far too high from half of the run on, a step before a validation."""
+    stages = [{"start": 0.5, "learning_rate": 1e3}]
+    recipe = recipe_of(frames, tmp_path / "run", epochs=40, stages=stages, max_rollbacks=2)
+    log = KeepingLog()
+    with pytest.raises(DivergedError, match="went back 2 times"):
+        quiet_run(recipe, log)
+    words = [line.split(":")[0] for line in log.lines]
+    assert "rollback" in words
+    assert "frame excluded" not in words and "outlier" not in words
+
+
 def guard_with(errors, baseline=1.0, spike_factor=100.0):
     guard = DivergenceGuard(spike_factor)
     for error in errors:

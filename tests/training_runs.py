@@ -59,7 +59,7 @@ def quiet_run(recipe, log=None):
         return run(recipe, log)
 
 
-def start(recipe, folder: Path, *command, **environment):
+def start(recipe, folder: Path, *command, **options):
     """Start the training of a recipe as a process of its own, with one thread."""
     folder.mkdir(exist_ok=True)
     path = folder / "recipe.yaml"
@@ -67,8 +67,9 @@ def start(recipe, folder: Path, *command, **environment):
     return subprocess.Popen(
         [*(command or TRAIN), str(path)],
         cwd=folder,
-        env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
+        **options,
     )
