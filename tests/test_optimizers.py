@@ -232,3 +232,17 @@ def test_missing_library_names_the_remedy(monkeypatch):
     monkeypatch.setitem(sys.modules, "schedulefree", None)
     with pytest.raises(ValueError, match=r'pip install "eqpot\[schedulefree\]"'):
         build_optimizer(nn.Linear(2, 2), OptimizerSettings(kind="schedule_free"), 1e-3)
+
+
+@pytest.mark.parametrize("kept", ["matrices", "others"])
+def test_muon_trains_whatever_there_is(kept):
+    """Heads or low-rank updates alone leave it matrices alone, or none."""
+    module = torch.nn.Linear(3, 2)
+    frozen = module.bias if kept == "matrices" else module.weight
+    frozen.requires_grad_(False)
+    before = {name: p.detach().clone() for name, p in module.named_parameters()}
+    optimizer = build_optimizer(module, OptimizerSettings(kind="muon"), 0.1)
+    module(torch.ones(4, 3)).square().sum().backward()
+    optimizer.step()
+    for name, parameter in module.named_parameters():
+        assert torch.equal(parameter, before[name]) == (parameter is frozen)

@@ -2,6 +2,7 @@
 
 import copy
 import math
+from collections.abc import Mapping
 from typing import Annotated, Any, Generic, Literal, TypeVar
 
 import torch
@@ -67,7 +68,7 @@ class Average(Generic[Module]):
         ValueError
             If names or shapes are not those of the module.
         """
-        _fill(self.module, tensors)
+        fill_parameters(self.module, tensors)
         self.n_updates = values["n_updates"]
 
 
@@ -197,7 +198,7 @@ class BestWeights(Generic[Module]):
         ValueError
             If names or shapes are not those of the module.
         """
-        _fill(self.module, tensors)
+        fill_parameters(self.module, tensors)
         self.metric, self.step = values["metric"], values["step"]
 
 
@@ -205,15 +206,23 @@ def _copies(module: nn.Module) -> dict[str, Tensor]:
     return {name: p.detach().to("cpu", copy=True) for name, p in module.named_parameters()}
 
 
-def _fill(module: nn.Module, tensors: dict[str, Tensor]) -> None:
+@torch.no_grad()
+def fill_parameters(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """Give the parameters of a module the values of tensors by name.
+
+    Raises
+    ------
+    ValueError
+        If names or shapes are not those of the module.
+    """
     parameters = dict(module.named_parameters())
     if set(parameters) != set(tensors):
         wrong = sorted(set(parameters) ^ set(tensors))
-        raise ValueError(f"the average is of other weights; they differ in {', '.join(wrong)}")
+        raise ValueError(f"these are other weights; they differ in {', '.join(wrong)}")
     for name, parameter in parameters.items():
         if parameter.shape != tensors[name].shape:
             raise ValueError(
-                f"the average of `{name}` must have shape {tuple(parameter.shape)}, "
+                f"`{name}` must have shape {tuple(parameter.shape)}, "
                 f"got {tuple(tensors[name].shape)}"
             )
         parameter.copy_(tensors[name])

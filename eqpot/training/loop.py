@@ -10,13 +10,12 @@ from typing import Any
 
 import torch
 from lightning_fabric import Fabric
-from torch import Tensor
 
 from eqpot import keys
 from eqpot.data import GraphDataset, write_store
 from eqpot.interruption import InterruptedRunError, Signals
 from eqpot.potential import Potential
-from eqpot.training.averages import Average, BestWeights, build_average
+from eqpot.training.averages import Average, BestWeights, build_average, fill_parameters
 from eqpot.training.batches import Batch, FrameOrder, StepDataset, largest_frames, make_batch
 from eqpot.training.checkpoint import CheckpointFolder, Snapshot, part_of
 from eqpot.training.diagnosis import frame_errors
@@ -425,7 +424,7 @@ class _Trainer:
         frames = [i for i in self.order.frames(self.step) if i not in self.rescue.excluded]
         probe = copy.deepcopy(self.potential)
         errors = frame_errors(self.objective, probe, self.train_set, frames, weights)
-        _load_parameters(probe, part_of(self.good.tensors, "raw"))
+        fill_parameters(probe, part_of(self.good.tensors, "raw"))
         good_errors = frame_errors(self.objective, probe, self.train_set, frames, weights)
         sources = {i: self.train_set.frames[i].source or f"frame {i}" for i in frames}
         good_step = self.good.values["step"]
@@ -478,7 +477,7 @@ class _Trainer:
 
     def _restore(self, snapshot: Snapshot) -> None:
         tensors, values = snapshot.tensors, snapshot.values
-        _load_parameters(self.potential, part_of(tensors, "raw"))
+        fill_parameters(self.potential, part_of(tensors, "raw"))
         self.average.load_state(part_of(tensors, "average"), values["average"])
         self.best.load_state(part_of(tensors, "best"), values["best"])
         load_optimizer_state(self.optimizer, part_of(tensors, "optimizer"), values["optimizer"])
@@ -503,9 +502,3 @@ class _Trainer:
         self.events = list(values["events"])
         self.seconds_before = values["seconds"]
         self.rescue.load_state_dict(values["rescue"])
-
-
-@torch.no_grad()
-def _load_parameters(potential: Potential, tensors: Mapping[str, Tensor]) -> None:
-    for name, parameter in potential.named_parameters():
-        parameter.copy_(tensors[name])

@@ -46,11 +46,11 @@ class OptimizerSettings(Section):
 class _MuonAndAdam(torch.optim.Optimizer):
     """Muon for matrices and stacks of matrices, AdamW for the rest, as one optimizer."""
 
-    def __init__(self, muon: Muon, adam: torch.optim.AdamW) -> None:
+    def __init__(self, parts: dict[str, torch.optim.Optimizer]) -> None:
         # dicts of its own: an optimizer fills in its defaults, and the two have not the same
-        groups = [dict(group) for part in (muon, adam) for group in part.param_groups]
+        groups = [dict(group) for part in parts.values() for group in part.param_groups]
         super().__init__(groups, {})
-        self.parts: dict[str, torch.optim.Optimizer] = {"muon": muon, "adam": adam}
+        self.parts = parts
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> Any:
@@ -92,8 +92,7 @@ def build_optimizer(
     Raises
     ------
     ValueError
-        If the library of an optimizer is not installed; the message says how to install it. If
-        there is nothing for Muon to do.
+        If the library of an optimizer is not installed; the message says how to install it.
 
     References
     ----------
@@ -109,12 +108,12 @@ def build_optimizer(
     if settings.kind == "muon":
         matrices = [p for p in _matrices(module) if min(p.shape[-2:]) > 1]
         others = _groups(module, decay, without={id(p) for p in matrices})
-        if not matrices or not others:
-            raise ValueError("muon needs both matrices and other weights to train; take adamw")
-        return _MuonAndAdam(
-            Muon(matrices, learning_rate, decay),
-            torch.optim.AdamW(others, lr=learning_rate, betas=betas),
-        )
+        parts: dict[str, torch.optim.Optimizer] = {}
+        if matrices:
+            parts["muon"] = Muon(matrices, learning_rate, decay)
+        if others:
+            parts["adam"] = torch.optim.AdamW(others, lr=learning_rate, betas=betas)
+        return _MuonAndAdam(parts)
     groups = _groups(module, decay, without=set())
     if settings.kind == "adamw":
         return torch.optim.AdamW(groups, lr=learning_rate, betas=betas, amsgrad=settings.amsgrad)
