@@ -40,3 +40,6 @@ python_maximum_signature_line_length = 88
 napoleon_google_docstring = False
 napoleon_attr_annotations = False  # types stand in the signature
 napoleon_use_ivar = True  # fields of dataclasses are described once, in the class
+
+# attributes of several classes share a name (n_atoms); autodoc takes their types for references
+suppress_warnings = ["ref.python"]
