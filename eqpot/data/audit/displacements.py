@@ -44,9 +44,9 @@ class Pairs:
     curvature
         ``-Σ (F_2 - F_1) · Δr``, eV: positive on average around minima.
     change
-        Σ |F_2 - F_1|², (eV/Å)².
+        ``Σ |F_2 - F_1|²``, (eV/Å)².
     shift
-        Σ |Δr|², Å².
+        ``Σ |Δr|²``, Å².
     strain
         ε, shape (n_pairs, 3, 3).
     mean_virial
