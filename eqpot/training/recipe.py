@@ -92,6 +92,14 @@ class DataSection(Section):
     """Name of the stress."""
     virial_key: str | None = None
     """Name of a virial, from which the stress is made."""
+    group_key: str | None = None
+    """Name of what a frame belongs to, for splits by group."""
+    atomic_numbers_key: str | None = None
+    """Name of the atomic numbers in an npz."""
+    positions_key: str | None = None
+    """Name of the positions in an npz."""
+    cell_key: str | None = None
+    """Name of the cells in an npz."""
     units: dict[Literal["energy", "length", "stress", "virial", "forces"], str] | None = None
     """Units of the files where they are not eV and Å."""
     reference_energies: dict[str, float] | None = None

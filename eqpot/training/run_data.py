@@ -83,6 +83,10 @@ class _Files:
                 forces_key=section.forces_key,
                 stress_key=section.stress_key,
                 virial_key=section.virial_key,
+                group_key=section.group_key,
+                atomic_numbers_key=section.atomic_numbers_key,
+                positions_key=section.positions_key,
+                cell_key=section.cell_key,
                 units=None if units is None else {str(k): v for k, v in units.items()},
             )
             self.log.line(str(reading))
