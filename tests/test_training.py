@@ -13,8 +13,9 @@ from typer.testing import CliRunner
 import eqpot.cli.train
 from eqpot.cli.train import app
 from eqpot.files import load_potential
+from eqpot.training.loggers import CsvLogger
 from eqpot.training.recipe import parse_duration
-from eqpot.training.rescue import DivergedError as NonFiniteLossError
+from eqpot.training.rescue import DivergedError
 from eqpot.verification import verify
 from training_runs import quiet_run, recipe_of, write_frames
 
@@ -85,7 +86,7 @@ def test_max_time_becomes_a_number_of_steps_that_are_all_taken(frames, tmp_path)
 
 
 def test_a_loss_that_is_not_finite_names_the_frames(frames, tmp_path):
-    with pytest.raises(NonFiniteLossError, match=r"frames\.extxyz, frame \d+.*learning_rate"):
+    with pytest.raises(DivergedError, match=r"frames\.extxyz, frame \d+.*learning_rate"):
         quiet_run(recipe_of(frames, tmp_path / "run", learning_rate=1e30))
 
 
@@ -137,3 +138,13 @@ def test_the_audit_stops_what_a_training_should_not_rest_on(frames, tmp_path):
         written
         == {"data_sha256": result.metrics["provenance"]["data_sha256"]} | (result.metrics["audit"])
     )
+
+
+def test_a_logger_that_fails_is_left_out_and_the_run_goes_on(frames, tmp_path, monkeypatch):
+    def fails(*_, **__):
+        raise OSError("no space left")
+
+    monkeypatch.setattr(CsvLogger, "log_metrics", fails)
+    result = quiet_run(recipe_of(frames, tmp_path / "run", loggers=["csv"]))
+    (event,) = result.training.events
+    assert event["kind"] == "logger" and "no space left" in event["message"]

@@ -4,12 +4,13 @@ import contextlib
 import copy
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
 from typing import Any
 
 import torch
 from lightning_fabric import Fabric
+from lightning_fabric.loggers.logger import Logger
 
 from eqpot import keys
 from eqpot.data import GraphDataset, write_store
@@ -196,6 +197,9 @@ class _Trainer:
             self.checkpoints.folder.name,
             last_step=self.step,
         )
+        if self.step == 0:
+            recipe = self.checkpoints.identity.get("recipe", {})
+            self._tell_loggers(lambda logger: logger.log_hyperparams(recipe))
         self._save()
 
     def _build(self, plan: Plan) -> None:
@@ -244,8 +248,7 @@ class _Trainer:
 
     def result(self) -> TrainingResult:
         """Return what the run has left."""
-        for logger in self.loggers:
-            logger.finalize("success")
+        self._tell_loggers(lambda logger: logger.finalize("success"))
         seconds = max(1e-9, time.monotonic() - self.started)
         deployed = self.best if self.settings.average.deploy == "best" else self.average
         return TrainingResult(
@@ -292,6 +295,15 @@ class _Trainer:
 
     def _seconds(self) -> float:
         return self.seconds_before + time.monotonic() - self.started
+
+    def _tell_loggers(self, tell: Callable[[Logger], None]) -> None:
+        """Tell the loggers; one that fails is left out: no table is worth the run."""
+        for logger in list(self.loggers):
+            try:
+                tell(logger)
+            except Exception as error:
+                self.loggers.remove(logger)
+                self._note("logger", f"{logger.name} is left out: {type(error).__name__}: {error}")
 
     def _note(self, kind: str, message: str) -> None:
         self.events.append({"step": self.step, "kind": kind, "message": message})
@@ -390,8 +402,8 @@ class _Trainer:
             self.force_unit,
             self.stages.at(self.plan.n_steps - 1).weights,
         )
-        for logger in self.loggers:
-            logger.log_metrics({**asdict(entry), "metric": metric}, step=self.step)
+        metrics = {**asdict(entry), "metric": metric}
+        self._tell_loggers(lambda logger: logger.log_metrics(metrics, step=self.step))
         self.schedule.observe(metric)
         self.best.observe(metric, self.step, self.average.module)
         if self.patience.observe(metric) and self.step < self.plan.n_steps:
