@@ -195,7 +195,7 @@ def test_a_frozen_parameter_stays():
 @pytest.mark.parametrize("kind", ["adamw", "muon"])
 def test_state_of_another_optimizer_is_refused(kind):
     potential = potential_of(0)
-    optimizer = build_optimizer(potential, OptimizerSettings(), 1e-3)
+    optimizer = build_optimizer(potential, OptimizerSettings(kind="adam"), 1e-3)
     take_steps(potential, optimizer, range(1))
     other = build_optimizer(potential, OptimizerSettings(kind=kind), 1e-3)
     with pytest.raises(ValueError, match="another kind of optimizer"):
@@ -205,7 +205,7 @@ def test_state_of_another_optimizer_is_refused(kind):
 
 
 def test_state_of_other_parameters_is_refused():
-    settings = OptimizerSettings()
+    settings = OptimizerSettings(kind="adam")
     small, large = nn.Linear(2, 3), nn.Linear(2, 4)
     optimizer = build_optimizer(small, settings, 1e-3)
     for parameter in small.parameters():
@@ -225,7 +225,7 @@ def test_state_of_other_parameters_is_refused():
 
 def test_decay_of_adam_is_refused():
     with pytest.raises(ValidationError, match=r"`weight_decay` .* with adam, got 0\.1"):
-        OptimizerSettings(weight_decay=0.1)
+        OptimizerSettings(kind="adam", weight_decay=0.1)
 
 
 def test_missing_library_names_the_remedy(monkeypatch):

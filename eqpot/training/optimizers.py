@@ -19,10 +19,10 @@ _TENSOR: Final = "tensor"
 class OptimizerSettings(Section):
     """How gradients become steps."""
 
-    kind: Literal["adam", "adamw", "schedule_free", "muon"] = "adam"
-    """Adam; with decay of the weight matrices (adamw); AdamW with averaging in place of a schedule
-    (schedule_free; pip install "eqpot[schedulefree]"); or, for matrices, steps of equal size in all
-    directions (muon), with AdamW for the rest."""
+    kind: Literal["muon", "adam", "adamw", "schedule_free"] = "muon"
+    """For matrices, steps of equal size in all directions, with AdamW for the rest (muon); Adam;
+    Adam with decay of the weight matrices (adamw); AdamW with averaging in place of a schedule
+    (schedule_free; pip install "eqpot[schedulefree]")."""
     beta1: Annotated[float, Field(gt=0, lt=1)] = 0.9
     """Decay of the mean of gradients."""
     beta2: Annotated[float, Field(gt=0, lt=1)] = 0.999
