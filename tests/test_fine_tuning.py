@@ -26,7 +26,8 @@ from eqpot.training.fine_tuning import (
 )
 from eqpot.training.low_rank import merged
 from eqpot.training.progress import RunLog
-from eqpot.training.recipe import Recipe, RecipeError, read_recipe
+from eqpot.training.recipe import Recipe
+from eqpot.training.recipe_file import RecipeError, read_recipe
 from eqpot.training.run import run
 from potentials import ELEMENTS, frame_of, graph_of, random_potential
 

@@ -4,14 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eqpot.training.recipe import (
-    Recipe,
-    RecipeError,
-    default_recipe,
-    parse_duration,
-    read_recipe,
-    recipe_text,
-)
+from eqpot.training.recipe import Recipe, default_recipe, parse_duration
+from eqpot.training.recipe_file import RecipeError, read_recipe, recipe_text
 
 LEAST = "output: runs/x\ndata:\n  train: a.xyz\n"
 

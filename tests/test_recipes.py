@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from eqpot.training.recipe import read_recipe, recipe_text
+from eqpot.training.recipe_file import read_recipe, recipe_text
 
 ROOM = Path(__file__).parents[1] / "training"
 RECIPES = sorted(ROOM.glob("*.y*ml"))

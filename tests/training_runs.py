@@ -11,7 +11,8 @@ from ase.calculators.lj import LennardJones
 from ase.io import write
 
 from eqpot.training.progress import RunLog
-from eqpot.training.recipe import Recipe, recipe_text
+from eqpot.training.recipe import Recipe
+from eqpot.training.recipe_file import recipe_text
 from eqpot.training.run import run
 
 TRAIN = [sys.executable, "-c", "from eqpot.cli.train import main; main()"]

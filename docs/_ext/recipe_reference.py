@@ -12,7 +12,8 @@ from pydantic_core import PydanticUndefined
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
-from eqpot.training.recipe import Recipe, section_of
+from eqpot.training.recipe import Recipe
+from eqpot.training.recipe_file import section_of
 from eqpot.training.section import Section
 
 _NAMES = {

@@ -10,7 +10,8 @@ from eqpot.interruption import InterruptedRunError
 from eqpot.report.training import write_report
 from eqpot.training.output import is_finished
 from eqpot.training.progress import RunLog
-from eqpot.training.recipe import default_recipe, read_recipe, recipe_text
+from eqpot.training.recipe import default_recipe
+from eqpot.training.recipe_file import read_recipe, recipe_text
 from eqpot.training.run import RunResult, run
 from eqpot.verification import verify
 

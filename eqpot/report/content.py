@@ -16,7 +16,8 @@ from eqpot.report.head import (
 from eqpot.report.plain import plain, shorten, significant, thinned
 from eqpot.report.points import Groups, parity
 from eqpot.report.worst import elements_of, worst_frames
-from eqpot.training.recipe import Recipe, recipe_text
+from eqpot.training.recipe import Recipe
+from eqpot.training.recipe_file import recipe_text
 from eqpot.training.run import RunResult
 from eqpot.verification import Verification
 from eqpot.verification.dimers import Dimers

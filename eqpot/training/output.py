@@ -7,7 +7,8 @@ from typing import Any, Final
 from eqpot.durable import write_durably
 from eqpot.training.base_potential import BasePotential, read_base_potential, recipe_with_base
 from eqpot.training.checkpoint import NAME, PREVIOUS, check_identity
-from eqpot.training.recipe import Recipe, read_recipe, recipe_text
+from eqpot.training.recipe import Recipe
+from eqpot.training.recipe_file import read_recipe, recipe_text
 
 RECIPE: Final = "recipe.yaml"
 METRICS: Final = "metrics.json"
