@@ -115,6 +115,7 @@ def report_content(
             "seconds": result.metrics["training_seconds"],
             "total_seconds": metrics["total_seconds"],
         },
+        "fine_tuning": plain(metrics.get("fine_tuning")),
         "data": plain(dict(list(provenance["data_sha256"].items())[:_MOST_LINES])),
         "versions": plain(provenance["versions"]),
         "recipe": shorten(recipe, _LONGEST_RECIPE),

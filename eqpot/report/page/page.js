@@ -2,7 +2,7 @@
 
 const report = JSON.parse(document.getElementById("report").textContent);
 const page = document.getElementById("page");
-const made = [errorTables, learningCurves, predictions, worstFrames, dimers, physics, speed,
+const made = [errorTables, learningCurves, fineTuning, predictions, worstFrames, dimers, physics, speed,
   dataSection, origin].map((make) => {
   try {
     return make(report);

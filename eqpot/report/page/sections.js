@@ -189,6 +189,30 @@ function dataSection(report) {
   return section("data", "Data", parts);
 }
 
+function fineTuning(report) {
+  const start = report.fine_tuning;
+  if (!start) return null;
+  const listed = (values, show) => Object.entries(values).map(([name, value]) =>
+    `${name} ${show(value)}`).join(", ") || "none";
+  const units = { energy: "eV/atom", forces: "eV/Å", stress: "eV/Å³" };
+  const after = report.errors.validation ?? {};
+  const rows = Object.entries(start.step0_errors).filter(([, entry]) => entry?.rmse !== undefined)
+    .map(([label, entry]) => [label, figures(entry.rmse),
+      after[label] ? figures(after[label].rmse) : "", entry.unit]);
+  return section("fine-tuning", "Fine-tuning",
+    table(["start", "value"], [
+      ["potential", start.potential],
+      ["SHA-256", el("span", { class: "hash" }, start.file_sha256)],
+      ["weights that learn", count(start.n_weights_that_learn)],
+      ["shift of E0 / eV", listed(start.reference_energy_shifts, (x) => figures(x, 4))],
+      ["new elements, as copies of", listed(start.copied_elements, (symbol) => symbol)],
+      ["replayed frames", count(start.n_replay_frames)],
+      ["largest difference from it before the first step",
+        listed(start.step0_max_differences, figures) + ` (${Object.values(units).join(", ")})`]]),
+    caption("Errors on the validation frames before the first step and at the end:"),
+    table(["label", "#before: RMSE", "#after: RMSE", "unit"], rows));
+}
+
 function origin(report) {
   const use = "from eqpot.calculators import ASECalculator\n\n"
     + `atoms.calc = ASECalculator(${JSON.stringify(report.potential)})\n`
