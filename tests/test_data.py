@@ -479,8 +479,18 @@ def test_wrong_keys_are_named_with_those_found(tmp_path):
         ValueError, match=r"no frame has `mine`, given as `energy_key`.*`my_energy`"
     ):
         read_frames(path, energy_key="mine")
+    with pytest.raises(ValueError, match="no frame has `run`, given as `group_key`"):
+        read_frames(path, group_key="run")
     with pytest.raises(ValueError, match="not both"):
         read_frames(path, stress_key="a", virial_key="b")
+
+
+def test_a_stress_left_out_excuses_no_other_key(tmp_path):
+    path = extxyz(tmp_path, 'energy=1 forces_of=2 S="1 2 3 4 5 6"')
+    for label in ("energy", "forces"):
+        with pytest.raises(ValueError, match=f"no frame has `mine`, given as `{label}_key`"):
+            read_frames(path, stress_key="S", **{f"{label}_key": "mine"})
+    assert read_frames(path, stress_key="S").report.n_stress_dropped == 1
 
 
 def test_damaged_compression_and_unknown_formats_are_refused(tmp_path):

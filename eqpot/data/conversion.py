@@ -22,6 +22,7 @@ from eqpot.data.readers.reading import (
     open_frames,
 )
 from eqpot.data.readers.report import LabelReport
+from eqpot.data.suffixes import split_suffix
 
 _BATCH_CHARACTERS: Final = 2**18
 _SMALL_FILE: Final = 2**23
@@ -163,7 +164,7 @@ def _tasks(path: Path, found: str, size: int) -> Iterator[_Task]:
         n_characters += len(chunk.text)
         if n_characters >= _BATCH_CHARACTERS:
             # a packed file has fewer bytes than its text; the rest is told at its end
-            n_bytes = min(n_characters, size - n_told) if path.suffix in (".xyz", ".extxyz") else 0
+            n_bytes = min(n_characters, size - n_told) if not split_suffix(path)[1] else 0
             n_told += n_bytes
             yield _Task(path, found, tuple(batch), n_bytes, is_last=False)
             batch, n_characters = [], 0

@@ -10,11 +10,10 @@ from typing import IO, Final, NamedTuple
 import ase.io.extxyz
 
 from eqpot.data.frames import Frame
-from eqpot.data.readers.compression import COMPRESSIONS, split_suffix
+from eqpot.data.readers.compression import COMPRESSIONS
 from eqpot.data.readers.labels import LabelFinder
 from eqpot.data.readers.records import LARGEST_N_ATOMS, record_of_atoms
-
-SUFFIXES: Final = (".xyz", ".extxyz")
+from eqpot.data.suffixes import split_suffix
 
 _SIX_NUMBERS: Final = re.compile(r"""\b(?P<name>stress|virial)\s*=\s*(["'])(?P<numbers>[^"']*)\2""")
 _PROPERTIES: Final = re.compile(r"""\bProperties\s*=\s*["']?(?P<columns>[^\s"']+)""")

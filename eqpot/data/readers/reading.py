@@ -11,18 +11,16 @@ from eqpot.data.declared_units import unit_factors
 from eqpot.data.frames import Frame
 from eqpot.data.readers.ase_database import SQLITE_MAGIC, database_frames, json_frames
 from eqpot.data.readers.ase_formats import ase_frames, format_of
-from eqpot.data.readers.compression import split_suffix
 from eqpot.data.readers.deepmd import deepmd_frames
-from eqpot.data.readers.extxyz import SUFFIXES as EXTXYZ
 from eqpot.data.readers.extxyz import extxyz_frames
 from eqpot.data.readers.keys import KeyArguments, LabelKeys
 from eqpot.data.readers.labels import LABEL_NAMES, LabelFinder
 from eqpot.data.readers.npz import NPZ_LABEL_NAMES, check_units_declared, npz_frames
 from eqpot.data.readers.outcar import outcar_frames
 from eqpot.data.readers.report import LabelReport
-from eqpot.data.readers.stored import SUFFIXES as STORES
 from eqpot.data.readers.stored import stored_frames
 from eqpot.data.readers.vasprun import vasprun_frames
+from eqpot.data.suffixes import EXTXYZ, STORES, split_suffix, unpacked_path
 
 _FORMATS: Final = {
     "deepmd": deepmd_frames,
@@ -180,7 +178,7 @@ def file_format(path: Path) -> str:
         return "npz"
     if suffix in EXTXYZ:
         return "extxyz"
-    plain_name = (path.with_suffix("") if compression else path).name
+    plain_name = unpacked_path(path).name
     if "OUTCAR" in plain_name:
         return "outcar"
     if suffix == ".xml" and "vasprun" in plain_name:
@@ -247,16 +245,24 @@ def check_something_was_found(
     for label in (keys.ENERGY, keys.FORCES, keys.STRESS, keys.VIRIAL):
         name = chosen.label(label)
         found = report.names[keys.STRESS if label == keys.VIRIAL else label]
-        if name is not None and name not in found and not report.n_stress_dropped:
-            raise ValueError(
-                f"{path}: no frame has `{name}`, given as `{label}_key`; other keys found: {known}"
-            )
+        # frames without a volume have the stress that was asked for, though it was left out
+        dropped = label in (keys.STRESS, keys.VIRIAL) and report.n_stress_dropped > 0
+        if name is not None and name not in found and not dropped:
+            _refuse_key(path, label, name, known)
+    if chosen.group is not None and report.n_grouped == 0:
+        _refuse_key(path, "group", chosen.group, known)
     if require_labels and not any(report.names.values()):
         raise ValueError(
             f"{path}: no energy, forces or stress in any of {report.counts.n_frames} frames; keys "
             f"found: {known}. Name the label's key with `energy_key`, `forces_key`, `stress_key` "
             "or `virial_key`"
         )
+
+
+def _refuse_key(path: Path, what: str, name: str, known: str) -> NoReturn:
+    raise ValueError(
+        f"{path}: no frame has `{name}`, given as `{what}_key`; other keys found: {known}"
+    )
 
 
 def _refuse_missing(path: Path) -> NoReturn:

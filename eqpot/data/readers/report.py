@@ -21,6 +21,8 @@ class LabelReport:
     n_stress_dropped
         Frames whose stress or virial was left out, as they are not periodic along three axes:
         without a volume a stress has no meaning.
+    n_grouped
+        Frames that name what they belong to.
     unlabelled_keys
         Other names seen in the file, for messages.
     remarks
@@ -33,6 +35,7 @@ class LabelReport:
     )
     n_isolated_atoms: int = 0
     n_stress_dropped: int = 0
+    n_grouped: int = 0
     unlabelled_keys: set[str] = field(default_factory=set)
     remarks: list[str] = field(default_factory=list)
 
@@ -40,6 +43,7 @@ class LabelReport:
         """Count a frame that was read."""
         self.counts.add(frame)
         self.n_isolated_atoms += frame.is_isolated_atom
+        self.n_grouped += bool(frame.group)
 
     def count(self, label: str, name: str) -> None:
         """Count a frame whose label was found under a name."""
@@ -53,6 +57,7 @@ class LabelReport:
                 self.names[label][name] = self.names[label].get(name, 0) + number
         self.n_isolated_atoms += other.n_isolated_atoms
         self.n_stress_dropped += other.n_stress_dropped
+        self.n_grouped += other.n_grouped
         self.unlabelled_keys |= other.unlabelled_keys
         self.remarks += other.remarks
 

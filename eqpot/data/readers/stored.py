@@ -3,14 +3,11 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Final
 
 from eqpot.data.frames import Frame
 from eqpot.data.readers.keys import LabelKeys
 from eqpot.data.readers.report import LabelReport
 from eqpot.data.store import FrameStore
-
-SUFFIXES: Final = (".h5", ".hdf5")
 
 
 def stored_frames(
