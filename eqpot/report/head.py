@@ -134,7 +134,9 @@ def headline(
     symbols = list(elements)
     listed = symbols[0] if len(symbols) == 1 else f"{', '.join(symbols[:-1])} and {symbols[-1]}"
     n_train = evaluations["train"].n_frames if "train" in evaluations else 0
-    sentences = [f"An interatomic potential for {listed}: {model}, trained on {n_train} frames."]
+    sentences = [
+        f"An interatomic potential for {listed}: {model}, trained on {counted(n_train, 'frame')}."
+    ]
     name = held_out(evaluations)
     evaluation = evaluations[name]
     parts = []
@@ -147,8 +149,8 @@ def headline(
         rms = 1e3 * float(np.sqrt((reference**2).mean()))
         typical = f"; a typical force component there is {figures(rms)} meV/Å"
     sentences.append(
-        f"Root mean square errors on {name_of_set(name)} ({evaluation.n_frames} frames): "
-        f"{', '.join(parts)}{typical}."
+        f"Root mean square errors on {name_of_set(name)} "
+        f"({counted(evaluation.n_frames, 'frame')}): {', '.join(parts)}{typical}."
     )
     return sentences
 
