@@ -78,6 +78,16 @@ def test_deepmd_systems_below_a_folder(tmp_path):
     ]
 
 
+def test_deepmd_arrays_beside_the_sets_are_told(tmp_path):
+    deepmd_system(tmp_path / "system", 1)
+    assert read_frames(tmp_path / "system").report.remarks == []
+    np.save(tmp_path / "system" / "energy.npy", np.zeros(3))
+    path = tmp_path / "system" / "type_map.raw"
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    (remark,) = read_frames(tmp_path / "system").report.remarks
+    assert "`energy.npy` beside the folders `set.*` is not read" in remark
+
+
 def test_deepmd_of_mixed_types_and_weights(tmp_path):
     (arrays,) = deepmd_system(tmp_path / "mixed", 1, 2, periodic=False)
     folder = tmp_path / "mixed" / "set.000"
@@ -216,7 +226,7 @@ def test_unconverged_and_cut_runs_of_vasp_are_told(tmp_path):
     whole = OUTCAR_HEAD + outcar_step(-25.5) + outcar_step(-26.5, ending=NOT_REACHED)
     path.write_text(whole + OUTCAR_END)
     (remark,) = read_frames(path).report.remarks
-    assert "the electrons of 1 frames did not converge (1)" in remark
+    assert "the electrons of 1 frame did not converge (1)" in remark
     last = outcar_step(-27.5)
     for length in (100, len(last) // 2, last.index("FREE ENERGIE") + 5, len(last) - 8):
         path.write_text(whole + last[:length])
@@ -299,7 +309,7 @@ def test_vasprun_gives_the_energy_that_belongs_to_its_forces(tmp_path, pressure)
 def test_unconverged_and_cut_vasprun_is_told(tmp_path):
     path = tmp_path / "vasprun.xml"
     path.write_text(vasprun([-25.5], n_iterations=60))
-    assert "the electrons of 1 frames did not converge (0)" in read_frames(path).report.remarks[0]
+    assert "the electrons of 1 frame did not converge (0)" in read_frames(path).report.remarks[0]
     text = vasprun([-25.5, -26.5])
     path.write_text(text[: int(0.9 * len(text))])
     reading = read_frames(path)

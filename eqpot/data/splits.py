@@ -9,7 +9,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from eqpot.data.frames import Frame
+from eqpot.data.frames import Frame, counted_frames
 
 _FAR_OFF: Final = 0.2
 """Part of its size by which a set may miss it without a word."""
@@ -37,8 +37,10 @@ class Split:
 
     def __str__(self) -> str:
         tests = f", {len(self.test)} to test" if len(self.test) else ""
-        groups = f", of {self.n_groups} groups" if self.n_groups else ""
-        sizes = f"{len(self.train)} frames to train, {len(self.validation)} to validate"
+        groups = ""
+        if self.n_groups:
+            groups = f", of {self.n_groups} group{'' if self.n_groups == 1 else 's'}"
+        sizes = f"{counted_frames(len(self.train))} to train, {len(self.validation)} to validate"
         return "\n".join([f"{sizes}{tests}{groups}", *self.remarks])
 
 
@@ -144,8 +146,9 @@ def _remarks(counts: list[int], sizes: tuple[int, int], drawn: list[int]) -> tup
     ]
     if off:
         remarks.append(
-            f"warning: whole groups give {', '.join(off)} (the largest holds {max(counts)} "
-            "frames); use more or smaller groups, or divide by `random` or `stratified`"
+            f"warning: whole groups give {', '.join(off)} (the largest holds "
+            f"{counted_frames(max(counts))}); use more or smaller groups, or "
+            "divide by `random` or `stratified`"
         )
     n_single = counts.count(1)
     if 2 * n_single > len(counts):

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eqpot import keys, units
-from eqpot.data.frames import Frame
+from eqpot.data.frames import Frame, counted_frames
 from eqpot.data.readers.compression import unpacked
 from eqpot.data.readers.labels import LabelFinder
 from eqpot.data.readers.lines import bounded_lines
@@ -56,8 +56,8 @@ def tell_unconverged(labels: LabelFinder, path: Path, frames: list[int]) -> None
     if frames:
         some = ", ".join(map(str, frames[:10])) + (", ..." if len(frames) > 10 else "")
         labels.report.remarks.append(
-            f"{path}: the electrons of {len(frames)} frames did not converge ({some}); their "
-            "labels are not sound, take them out"
+            f"{path}: the electrons of {counted_frames(len(frames))} did not converge ({some}); "
+            "their labels are not sound, take them out"
         )
 
 
