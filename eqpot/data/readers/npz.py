@@ -243,7 +243,8 @@ def _stream(
     per_atom: set[str | None],
 ) -> Iterator[Record]:
     shared = numbers.all() if not flat and len(numbers.shape) == 1 else None
-    cell_of, pbc_of = _per_frame(cells, n_frames), _per_frame(axes, n_frames)
+    cell_of = _per_frame(cells, n_frames, ((), (1,), (3,), (9,), (3, 3)))
+    pbc_of = _per_frame(axes, n_frames, ((), (1,), (3,)))
     for index in range(n_frames):
         n_atoms = None if counts is None else int(counts[index])
 
@@ -271,16 +272,27 @@ def _stream(
         yield Record(z, rows(positions, n_atoms), cell, pbc, found)
 
 
-def _per_frame(stream: NpyStream | None, n_frames: int) -> Iterator[NDArray[Any]] | None:
-    """Return what belongs to each frame: a row, or one array for all."""
+def _per_frame(
+    stream: NpyStream | None, n_frames: int, shapes: tuple[tuple[int, ...], ...]
+) -> Iterator[NDArray[Any]] | None:
+    """Return what belongs to each frame: a row of one of the shapes, or one array for all."""
     if stream is None:
         return None
-    if stream.shape[:1] == (n_frames,) and stream.shape not in ((3,), (3, 3), (6,), (9,)):
+    shape = stream.shape
+    is_row = shape[:1] == (n_frames,) and shape[1:] in shapes
+    if is_row and shape not in shapes:
         return (stream.row() for _ in range(n_frames))
-    shared = stream.all()
-    if shared.size not in (1, 3, 9):
+    if shape not in shapes and not (shape[:1] == (1,) and shape[1:] in shapes):
         raise ValueError(
-            f"`{stream.name}` has shape {stream.shape}, which fits no {n_frames} frames"
+            f"`{stream.name}` has shape {shape}, which fits no {n_frames} frames; it must be "
+            f"{' or '.join(map(str, shapes))} for all, or such a row for each frame"
+        )
+    shared = stream.all()
+    # three equal sides of a box, or axes, are the same either way
+    if is_row and not (shape in ((1,), (3,)) and (shared == shared[0]).all()):
+        raise ValueError(
+            f"`{stream.name}` of shape {shape} may be that of all frames or a row for each of the "
+            f"{n_frames}; give it for each frame, of shape {(n_frames, *shape)}"
         )
     return (shared for _ in range(n_frames))
 
