@@ -714,7 +714,7 @@ def test_store_brings_back_every_bit(store_path):
     reading = read_frames(store_path)
     assert reading.report.counts.present == {"energy": 11, "forces": 11, "stress": 6}
     with pytest.raises(ValueError, match="`units` has no use for a store"):
-        read_frames(store_path, units={"energy": "eV"})
+        read_frames(store_path, units={"energy": "Hartree"})
 
 
 @given(structures(), st.integers(0, 3))

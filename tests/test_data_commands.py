@@ -35,7 +35,7 @@ from eqpot.data.groups import strata, trajectory_groups
 from eqpot.data.weights import check_config_weights, weighted
 from strategies import structures
 from test_data import assert_same_frame, some_frames
-from test_formats import deepmd_system
+from test_formats import OUTCAR_END, OUTCAR_HEAD, deepmd_system, outcar_step, vasprun
 
 READING = {
     "energy_key",
@@ -156,6 +156,47 @@ def test_convert_keeps_the_order_of_any_formats(tmp_path, monkeypatch, mixed, ca
     assert call(monkeypatch, "convert", output, back) == 0
     assert [frame.energy for frame in iter_frames(back)] == energies
     assert sorted(entry.name for entry in tmp_path.iterdir() if entry.name.startswith(".")) == []
+
+
+def test_keys_and_units_are_those_of_the_files_that_need_them(tmp_path, monkeypatch, capsys):
+    write_store(tmp_path / "a.h5", trajectory(2))
+    (tmp_path / "b.extxyz").write_text("1\nE=2\nH 0 0 0\n")
+    out = tmp_path / "out.h5"
+    options = ("--energy-key", "E", "--units", "energy=Hartree")
+    assert (
+        call(monkeypatch, "convert", tmp_path / "a.h5", tmp_path / "b.extxyz", out, *options) == 0
+    )
+    with FrameStore(out) as store:
+        assert [f.energy for f in store] == pytest.approx([0.0, 1.0, 2 * 27.211386245988])
+    capsys.readouterr()
+    for option in (options[:2], options[2:]):
+        out.unlink(missing_ok=True)
+        assert call(monkeypatch, "convert", tmp_path / "a.h5", out, *option) == 1
+        what = "energy_key" if "E" in option else "units"
+        assert f"a.h5: `{what}` has no use for a store" in capsys.readouterr().err
+        assert not out.exists()
+    assert call(monkeypatch, "convert", tmp_path / "a.h5", out, *UNITS) == 0  # these change nothing
+
+
+def test_files_with_units_of_their_own_are_not_scaled(tmp_path, monkeypatch, capsys):
+    deepmd_system(tmp_path / "system", 1, 3)
+    atoms = ase.Atoms("H", [[0, 0, 0]])
+    atoms.calc = SinglePointCalculator(atoms, energy=1.0)
+    for name in ("a.traj", "a.db", "a.json"):
+        ase.io.write(tmp_path / name, atoms)
+    (tmp_path / "OUTCAR").write_text(OUTCAR_HEAD + outcar_step(-25.5) + OUTCAR_END)
+    (tmp_path / "vasprun.xml").write_text(vasprun([-25.5]))
+    np.savez(tmp_path / "c.npz", z=np.array([1]), R=np.zeros((1, 1, 3)), E=np.ones(1))
+    out = tmp_path / "out.h5"
+    for name in ("system", "a.traj", "a.db", "a.json", "OUTCAR", "vasprun.xml"):
+        pair = (tmp_path / "c.npz", tmp_path / name)
+        assert call(monkeypatch, "convert", *pair, out, "--units", "energy=kcal/mol,length=Å") == 1
+        told = capsys.readouterr().err
+        assert f"{tmp_path / name}: files of format `" in told
+        assert "convert one by one" in told
+        assert not out.exists()
+        assert call(monkeypatch, "convert", *pair, out, *UNITS) == 0
+        out.unlink()
 
 
 def test_any_number_of_processes_gives_the_same(tmp_path, monkeypatch, mixed):

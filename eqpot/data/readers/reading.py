@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final, NoReturn, Unpack
 
 from eqpot import keys
-from eqpot.data.declared_units import unit_factors
+from eqpot.data.declared_units import UnitFactors, unit_factors
 from eqpot.data.frames import Frame
 from eqpot.data.readers.ase_database import SQLITE_MAGIC, database_frames, json_frames
 from eqpot.data.readers.ase_formats import ase_frames, format_of
@@ -32,6 +32,8 @@ _FORMATS: Final = {
     "ase json database": json_frames,
 }
 _STORE: Final = "store"
+_WITHOUT_UNITS: Final = ("extxyz", "npz")
+"""Formats that do not say what units they are in."""
 _OF_ASE: Final = {
     "vasp-out": "outcar",
     "vasp-xml": "vasprun",
@@ -204,12 +206,20 @@ def label_finder(
     Raises
     ------
     ValueError
-        If units are not known, or must be declared and are not.
+        If units are not known, must be declared and are not, or are declared for a format that
+        has its own.
     """
+    factors = unit_factors(units)
     if found == "npz":
         check_units_declared(path, units)
+    elif found not in _WITHOUT_UNITS and factors != UnitFactors():
+        raise ValueError(
+            f"{path}: files of format `{found}` have units of their own and are converted to eV "
+            f"and Å; `units` {dict(units or {})} would scale them once more. Leave `units` out for "
+            "this file; where several are converted, convert one by one"
+        )
     names = NPZ_LABEL_NAMES if found == "npz" else LABEL_NAMES
-    return LabelFinder(path, chosen, unit_factors(units), report, config_type, names)
+    return LabelFinder(path, chosen, factors, report, config_type, names)
 
 
 def open_frames(
@@ -220,7 +230,13 @@ def open_frames(
     config_type: str,
     report: LabelReport,
 ) -> Iterator[Frame]:
-    """Return the stream of the frames of a file whose format is known."""
+    """Return the stream of the frames of a file whose format is known.
+
+    Raises
+    ------
+    ValueError
+        If keys are given for a store, or units for a format that has its own.
+    """
     if found == _STORE:
         return stored_frames(path, chosen, units, report, config_type)
     labels = label_finder(path, found, chosen, units, config_type, report)
