@@ -286,6 +286,19 @@ def test_a_killed_writer_leaves_the_old_file_and_its_litter_is_cleared(tmp_path)
     assert len(FrameStore(path)) == 4
 
 
+def test_a_link_to_a_file_stays_a_link(tmp_path):
+    for name in ("disk", "work"):
+        (tmp_path / name).mkdir()
+    link, file = tmp_path / "work" / "set.h5", tmp_path / "disk" / "large.h5"
+    link.symlink_to(Path("..") / "disk" / "large.h5")
+    for n in (2, 3):  # a link that leads to nothing yet, then to a file
+        write_store(link, trajectory(n))
+        assert link.is_symlink()
+        assert len(FrameStore(file)) == n
+        assert [entry.name for entry in (tmp_path / "disk").iterdir()] == ["large.h5"]
+    assert [entry.name for entry in (tmp_path / "work").iterdir()] == ["set.h5"]
+
+
 def test_of_two_writers_one_wins_and_neither_is_cut(tmp_path):
     path = tmp_path / "set.h5"
     meet = threading.Barrier(2)
