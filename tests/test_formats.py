@@ -303,7 +303,7 @@ def test_steps_of_a_learned_force_field_are_left_out(tmp_path, first, loop):
     (remark,) = reading.report.remarks
     assert "2 steps of VASP's machine-learned force field are left out" in remark
     path.write_text(OUTCAR_HEAD + learned_step(-1.0) + loop + learned_step(-2.0) + OUTCAR_END)
-    with pytest.raises(ValueError, match="there is no frame in the file .* 2 steps of VASP's"):
+    with pytest.raises(ValueError, match=r"there is no frame in the file .* 2 steps of VASP's"):
         read_frames(path)
 
 
