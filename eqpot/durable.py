@@ -29,15 +29,18 @@ def written_durably(path: Path, previous: Path | None = None) -> Iterator[Path]:
     Parameters
     ----------
     path
-        The file; its folder must exist.
+        The file; its folder must exist. Where it is a link, the file that it leads to is written.
     previous
-        Name under which a file that is replaced is kept.
+        Name under which a file that is replaced is kept; of a link, the link.
 
     Raises
     ------
     OSError
         If the folder does not exist or may not be written.
     """
+    if previous is None and path.is_symlink():
+        # the file that is meant is replaced, and the link stays
+        path = Path(os.path.realpath(path))
     if not path.parent.is_dir():
         raise FileNotFoundError(f"{path}: there is no folder {path.parent}")
     if path.is_dir():

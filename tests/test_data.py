@@ -10,6 +10,7 @@ import lzma
 import multiprocessing
 import os
 import pickle
+import re
 import stat
 import textwrap
 import zipfile
@@ -42,7 +43,9 @@ from eqpot.data import (
     split_frames,
     write_store,
 )
+from eqpot.data.audit import audit_files
 from eqpot.data.declared_units import unit_factors
+from eqpot.data.extxyz_writing import write_extxyz
 from eqpot.data.neighbors import neighbor_list
 from eqpot.elements import SYMBOLS
 from eqpot.graph import check_graph
@@ -97,6 +100,7 @@ def extxyz(tmp_path, header, *, atom="Si 0 0 0", name="train.xyz"):
 
 
 FILES = Path(__file__).parent / "files"
+SILICON = Path(__file__).parents[1] / "data" / "silicon" / "train.extxyz"
 LATTICE = 'Lattice="4 0 0 0 4 0 0 0 4"'
 
 
@@ -374,7 +378,7 @@ def test_stress_without_volume_is_left_out_and_counted(tmp_path):
         extxyz(tmp_path, f'{LATTICE} pbc="T T F" energy=1 stress="1 0 0 0 1 0 0 0 1"')
     )
     assert reading.frames[0].stress is None
-    assert "stress left out in 1 frames" in str(reading)
+    assert "stress left out in 1 frame:" in str(reading)
 
 
 def test_what_else_a_frame_says(tmp_path):
@@ -434,7 +438,7 @@ def test_files_without_labels_are_read_on_request(tmp_path):
         ('1\nenergy="1 2"\nH 0 0 0\n', "frame 0: `energy` must be one number"),
         (
             f'1\n{LATTICE} energy=1 stress="1 2 3"\nH 0 0 0\n',
-            r"frame 0 \(line 1\): Got info item stress, expecting",
+            r"frame 0: `stress` must have shape \(3, 3\), \(9,\) or \(6,\)",
         ),
         (
             f'1\n{LATTICE} energy=1 stress="nan 2 3 4 5 6"\nH 0 0 0\n',
@@ -479,8 +483,132 @@ def test_wrong_keys_are_named_with_those_found(tmp_path):
         ValueError, match=r"no frame has `mine`, given as `energy_key`.*`my_energy`"
     ):
         read_frames(path, energy_key="mine")
+    with pytest.raises(ValueError, match="no frame has `run`, given as `group_key`"):
+        read_frames(path, group_key="run")
     with pytest.raises(ValueError, match="not both"):
         read_frames(path, stress_key="a", virial_key="b")
+
+
+def test_what_may_be_a_label_and_was_not_read_is_told(tmp_path):
+    first = extxyz(tmp_path, "energy=1 Dft_forces_x=2 note=a").read_text()
+    second = extxyz(tmp_path, 'E_tot=-3 Stress_gpa="1 2 3"').read_text()
+    path = written(tmp_path, first + second)
+    told = str(read_frames(path))
+    assert "not read: `E_tot`; if that is the energy, name it with `energy_key`" in told
+    assert "not read: `Dft_forces_x`; if that is the forces" in told
+    assert "not read: `Stress_gpa`; if that is the stress, name it with `stress_key` or" in told
+    assert "note" not in told
+    # a label that all frames have leaves no question
+    assert "not read" not in str(read_frames(extxyz(tmp_path, "energy=1 E_tot=-3")))
+    same = extxyz(tmp_path, "energy=1 free_energy=1 REF_energy=1").read_text()
+    path = written(tmp_path, same + extxyz(tmp_path, "note=a").read_text())
+    assert "not read" not in str(read_frames(path))
+
+
+def test_names_that_differ_in_capitals_alone_are_a_question(tmp_path):
+    for header, names in (
+        ("energy=1 Energy=2", "`energy` and `Energy` differ"),
+        (f'{LATTICE} stress="1 2 3 0 0 0" STRESS="1 2 4 0 0 0"', "`stress` and `STRESS` differ"),
+    ):
+        with pytest.raises(ValueError, match=names):
+            read_frames(extxyz(tmp_path, header))
+    assert read_frames(extxyz(tmp_path, "energy=1 Energy=2"), energy_key="Energy").frames
+    assert read_frames(extxyz(tmp_path, "energy=1 Energy=1")).frames[0].energy == 1.0
+    arrays = {"z": np.array([1, 1]), "R": np.arange(12.0).reshape(2, 2, 3), "E": np.arange(2.0)}
+    units = {"energy": "eV", "length": "Angstrom"}
+    path = tmp_path / "set.npz"
+    for name, values in (("e", arrays["E"] + 1), ("f", arrays["R"] + 1)):
+        np.savez(path, F=arrays["R"], **arrays, **{name: values})
+        with pytest.raises(ValueError, match=f"`{name.upper()}` and `{name}` differ"):
+            read_frames(path, units=units)
+    # what has another shape is something else
+    np.savez(path, F=arrays["R"], **arrays, e=np.zeros(3), f=np.zeros((2, 2)))
+    assert len(read_frames(path, units=units).frames) == 2
+
+
+def test_a_label_of_weight_zero_is_a_dummy(tmp_path):
+    header = f'{LATTICE} energy=0 stress="1 1 1 0 0 0" {{}}'
+    path = extxyz(tmp_path, header.format("config_energy_weight=0.0 config_stress_weight=1"))
+    reading = read_frames(path)
+    assert reading.frames[0].energy is None
+    assert reading.frames[0].stress is not None
+    assert "label left out in 1 frame: `config_energy_weight` is 0" in str(reading)
+    assert "not read" not in str(reading)
+    path = extxyz(tmp_path, header.format("config_stress_weight=0 config_forces_weight=0"))
+    reading = read_frames(path)
+    assert reading.frames[0].stress is None
+    assert reading.frames[0].energy == 0.0
+    assert "forces" not in "".join(reading.report.dummies)
+    for name in ("energy", "forces", "stress", "virials"):
+        path = extxyz(tmp_path, header.format(f"config_{name}_weight=0.5"))
+        with pytest.raises(ValueError, match=f"`config_{name}_weight` must be 0 .* got 0.5"):
+            read_frames(path)
+    units = {"energy": "eV", "length": "Angstrom"}
+    np.savez(
+        tmp_path / "set.npz",
+        z=np.array([1, 1]),
+        R=np.arange(12.0).reshape(2, 2, 3),
+        E=np.arange(2.0),
+        config_energy_weight=np.array([0.0, 1.0]),
+    )
+    energies = [frame.energy for frame in read_frames(tmp_path / "set.npz", units=units).frames]
+    assert energies == [None, 1.0]
+
+
+@pytest.mark.parametrize("name", ["stress", "virial"])
+def test_nine_numbers_are_taken_as_they_are(tmp_path, name):
+    numbers = "1 2 3 4 5 6 7 8 9"
+    path = extxyz(tmp_path, f'{LATTICE} comment="stress = 5" energy=1 {name} = "{numbers}"')
+    frame = read_frames(path).frames[0]
+    expected = np.arange(1.0, 10.0).reshape(3, 3)
+    if name == "virial":
+        expected /= -64.0  # the volume
+    np.testing.assert_allclose(frame.stress, expected, rtol=1e-14)
+    write_extxyz(tmp_path / "again.xyz", [frame])
+    (again,) = read_frames(tmp_path / "again.xyz").frames
+    np.testing.assert_array_equal(again.stress, frame.stress)
+
+
+def test_an_audit_sees_that_a_stress_in_a_file_is_not_symmetric(tmp_path):
+    skew = re.sub('stress="[^"]*"', 'stress="1 2 3 4 5 6 7 8 9"', SILICON.read_text())
+    assert skew.count("1 2 3 4 5 6 7 8 9") > 10
+    (tmp_path / "skew.extxyz").write_text(skew)
+    named = {
+        path: {finding.cause for finding in audit_files({"train": [path]}).findings}
+        for path in (SILICON, tmp_path / "skew.extxyz")
+    }
+    assert "stress.not_symmetric" not in named[SILICON]
+    assert "stress.not_symmetric" in named[tmp_path / "skew.extxyz"]
+
+
+@pytest.mark.parametrize("value", ["T", "F", '"T T"', "yes", '"_JSON [true]"'])
+def test_what_is_no_number_is_no_label(tmp_path, value):
+    with pytest.raises(ValueError, match="`energy` must be numbers, got"):
+        read_frames(extxyz(tmp_path, f"energy={value}"))
+
+
+def test_texts_and_flags_of_arrays_are_no_labels(tmp_path):
+    units = {"energy": "eV", "length": "Angstrom"}
+    for energies in (np.array(["1.0", "2.0"]), np.array([True, False])):
+        np.savez(
+            tmp_path / "set.npz", z=np.array([1]), R=np.arange(6.0).reshape(2, 1, 3), E=energies
+        )
+        with pytest.raises(ValueError, match="frame 0: `E` must be numbers, got"):
+            read_frames(tmp_path / "set.npz", units=units)
+
+
+def test_a_mark_of_the_encoding_is_no_text(tmp_path):
+    path = extxyz(tmp_path, "energy=1")
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    assert read_frames(path).frames[0].energy == 1.0
+
+
+def test_a_stress_left_out_excuses_no_other_key(tmp_path):
+    path = extxyz(tmp_path, 'energy=1 forces_of=2 S="1 2 3 4 5 6"')
+    for label in ("energy", "forces"):
+        with pytest.raises(ValueError, match=f"no frame has `mine`, given as `{label}_key`"):
+            read_frames(path, stress_key="S", **{f"{label}_key": "mine"})
+    assert read_frames(path, stress_key="S").report.n_stress_dropped == 1
 
 
 def test_damaged_compression_and_unknown_formats_are_refused(tmp_path):
@@ -586,7 +714,7 @@ def test_store_brings_back_every_bit(store_path):
     reading = read_frames(store_path)
     assert reading.report.counts.present == {"energy": 11, "forces": 11, "stress": 6}
     with pytest.raises(ValueError, match="`units` has no use for a store"):
-        read_frames(store_path, units={"energy": "eV"})
+        read_frames(store_path, units={"energy": "Hartree"})
 
 
 @given(structures(), st.integers(0, 3))

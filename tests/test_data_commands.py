@@ -4,6 +4,7 @@ A split is the same for the same seed and keeps together what belongs together. 
 killed while it writes leaves the old file or the new one, and its litter is cleared by the next.
 """
 
+import gzip
 import json
 import os
 import signal
@@ -16,8 +17,11 @@ from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
+import ase
+import ase.io
 import numpy as np
 import pytest
+from ase.calculators.singlepoint import SinglePointCalculator
 from hypothesis import given
 from hypothesis import strategies as st
 from typer.main import get_command
@@ -31,24 +35,23 @@ from eqpot.data.groups import strata, trajectory_groups
 from eqpot.data.weights import check_config_weights, weighted
 from strategies import structures
 from test_data import assert_same_frame, some_frames
-from test_formats import deepmd_system
+from test_formats import OUTCAR_END, OUTCAR_HEAD, deepmd_system, outcar_step, vasprun
 
+READING = {
+    "energy_key",
+    "forces_key",
+    "stress_key",
+    "virial_key",
+    "group_key",
+    "atomic_numbers_key",
+    "positions_key",
+    "cell_key",
+    "units",
+    "config_type",
+}
 OPTIONS = {
-    "convert": {
-        "inputs",
-        "energy_key",
-        "forces_key",
-        "stress_key",
-        "virial_key",
-        "group_key",
-        "atomic_numbers_key",
-        "positions_key",
-        "cell_key",
-        "units",
-        "config_type",
-        "jobs",
-    },
-    "split": {"file", "fractions", "seed", "by", "group_key", "output", "units"},
+    "convert": {"inputs", "jobs"} | READING,
+    "split": {"file", "fractions", "seed", "by", "output"} | READING,
     "info": {"file", "units", "as_json"},
 }
 
@@ -155,6 +158,47 @@ def test_convert_keeps_the_order_of_any_formats(tmp_path, monkeypatch, mixed, ca
     assert sorted(entry.name for entry in tmp_path.iterdir() if entry.name.startswith(".")) == []
 
 
+def test_keys_and_units_are_those_of_the_files_that_need_them(tmp_path, monkeypatch, capsys):
+    write_store(tmp_path / "a.h5", trajectory(2))
+    (tmp_path / "b.extxyz").write_text("1\nE=2\nH 0 0 0\n")
+    out = tmp_path / "out.h5"
+    options = ("--energy-key", "E", "--units", "energy=Hartree")
+    assert (
+        call(monkeypatch, "convert", tmp_path / "a.h5", tmp_path / "b.extxyz", out, *options) == 0
+    )
+    with FrameStore(out) as store:
+        assert [f.energy for f in store] == pytest.approx([0.0, 1.0, 2 * 27.211386245988])
+    capsys.readouterr()
+    for option in (options[:2], options[2:]):
+        out.unlink(missing_ok=True)
+        assert call(monkeypatch, "convert", tmp_path / "a.h5", out, *option) == 1
+        what = "energy_key" if "E" in option else "units"
+        assert f"a.h5: `{what}` has no use for a store" in capsys.readouterr().err
+        assert not out.exists()
+    assert call(monkeypatch, "convert", tmp_path / "a.h5", out, *UNITS) == 0  # these change nothing
+
+
+def test_files_with_units_of_their_own_are_not_scaled(tmp_path, monkeypatch, capsys):
+    deepmd_system(tmp_path / "system", 1, 3)
+    atoms = ase.Atoms("H", [[0, 0, 0]])
+    atoms.calc = SinglePointCalculator(atoms, energy=1.0)
+    for name in ("a.traj", "a.db", "a.json"):
+        ase.io.write(tmp_path / name, atoms)
+    (tmp_path / "OUTCAR").write_text(OUTCAR_HEAD + outcar_step(-25.5) + OUTCAR_END)
+    (tmp_path / "vasprun.xml").write_text(vasprun([-25.5]))
+    np.savez(tmp_path / "c.npz", z=np.array([1]), R=np.zeros((1, 1, 3)), E=np.ones(1))
+    out = tmp_path / "out.h5"
+    for name in ("system", "a.traj", "a.db", "a.json", "OUTCAR", "vasprun.xml"):
+        pair = (tmp_path / "c.npz", tmp_path / name)
+        assert call(monkeypatch, "convert", *pair, out, "--units", "energy=kcal/mol,length=Å") == 1
+        told = capsys.readouterr().err
+        assert f"{tmp_path / name}: files of format `" in told
+        assert "convert one by one" in told
+        assert not out.exists()
+        assert call(monkeypatch, "convert", *pair, out, *UNITS) == 0
+        out.unlink()
+
+
 def test_any_number_of_processes_gives_the_same(tmp_path, monkeypatch, mixed):
     monkeypatch.setattr("eqpot.data.conversion._BATCH_CHARACTERS", 10_000)
     paths, energies = mixed
@@ -188,7 +232,7 @@ def test_a_failed_conversion_leaves_what_was_there(tmp_path, monkeypatch, capsys
     assert sorted(p.name for p in tmp_path.iterdir()) == ["bad.xyz", "out.h5"]
     for arguments, message in (
         (("none.xyz", "out.h5"), "none.xyz: no such file"),
-        (("bad.xyz", "out.txt"), "must end in .h5 or .extxyz"),
+        (("bad.xyz", "out.txt"), "must end in one of .h5, .extxyz"),
         (("bad.xyz", "bad.xyz"), "is also an input"),
         (("bad.xyz", "nowhere/out.h5"), "there is no folder"),
     ):
@@ -240,6 +284,19 @@ def test_a_killed_writer_leaves_the_old_file_and_its_litter_is_cleared(tmp_path)
         for found, frame in zip(store, trajectory(3), strict=True):
             assert_same_frame(found, frame)
     assert len(FrameStore(path)) == 4
+
+
+def test_a_link_to_a_file_stays_a_link(tmp_path):
+    for name in ("disk", "work"):
+        (tmp_path / name).mkdir()
+    link, file = tmp_path / "work" / "set.h5", tmp_path / "disk" / "large.h5"
+    link.symlink_to(Path("..") / "disk" / "large.h5")
+    for n in (2, 3):  # a link that leads to nothing yet, then to a file
+        write_store(link, trajectory(n))
+        assert link.is_symlink()
+        assert len(FrameStore(file)) == n
+        assert [entry.name for entry in (tmp_path / "disk").iterdir()] == ["large.h5"]
+    assert [entry.name for entry in (tmp_path / "work").iterdir()] == ["set.h5"]
 
 
 def test_of_two_writers_one_wins_and_neither_is_cut(tmp_path):
@@ -443,6 +500,112 @@ def test_split_writes_all_frames(tmp_path, monkeypatch, by, suffix):
         ]
         assert [len(part) for part in energies] == [81, 10, 10]
         assert -13.6 in energies[0]
+
+
+def test_split_never_writes_over_its_input(tmp_path, monkeypatch, capsys):
+    """``NAME_train`` of an output may be the input itself, or a link to it."""
+    for suffix in (".extxyz", ".h5"):
+        folder = tmp_path / suffix[1:]
+        folder.mkdir()
+        source = folder / f"water_train{suffix}"
+        call(monkeypatch, "convert", _set(tmp_path, 40), source)
+        (folder / f"other_test{suffix}").symlink_to(source)
+        before = source.read_bytes()
+        capsys.readouterr()
+        for name in ("water", "other"):
+            output = folder / f"{name}{suffix}"
+            assert call(monkeypatch, "split", source, "--output", output) == 1
+            assert "is also an input" in capsys.readouterr().err
+        assert source.read_bytes() == before
+        assert len(list(folder.iterdir())) == 2
+    atoms = ase.Atoms("H", calculator=SinglePointCalculator(ase.Atoms("H"), energy=1.0))
+    ase.io.write(tmp_path / "rows.json", [atoms] * 20)
+    before = (tmp_path / "rows.json").read_bytes()
+    output = tmp_path / "rows.json"
+    assert call(monkeypatch, "split", output, "--output", output, "--by", "random") == 1
+    assert "is also an input" in capsys.readouterr().err
+    assert output.read_bytes() == before
+
+
+def _set(folder, n):
+    path = folder / "set.extxyz"
+    write_extxyz(path, trajectory(n))
+    return path
+
+
+def test_split_tells_what_was_written_and_notices_a_file_that_changes(
+    tmp_path, monkeypatch, capsys
+):
+    path = _set(tmp_path, 40)
+    packed = tmp_path / "water.xyz.gz"
+    packed.write_bytes(gzip.compress(path.read_bytes()))
+    assert call(monkeypatch, "split", packed) == 0
+    printed = capsys.readouterr().out
+    assert "32 frames to train, 4 to validate, 4 to test, of 10 groups" in printed
+    assert f"{packed}: 40 frames, 120 atoms: energy 40/40" in printed
+    for name, n in (("train", 32), ("validation", 4), ("test", 4)):
+        assert f"written: {tmp_path / f'water_{name}.h5'}, {n} frames" in printed
+        assert len(FrameStore(tmp_path / f"water_{name}.h5")) == n
+
+    def growing(*arguments, **options):
+        yield from iter_files(*arguments, **options)
+        calls.append(1)
+        if len(calls) == 3:  # groups, division, the set to train
+            yield trajectory(1)[0]
+
+    calls = []
+    monkeypatch.setattr("eqpot.cli.split.iter_files", growing)
+    assert call(monkeypatch, "split", path) == 1
+    assert "has 41 frames now, had 40 when they were divided" in capsys.readouterr().err
+    assert not list(tmp_path.glob("set_*"))
+
+
+def test_split_reads_the_labels_it_is_told(tmp_path, monkeypatch, capsys):
+    path = tmp_path / "set.extxyz"
+    path.write_text(
+        "".join(
+            f'1\nE_dft={k} my_E=-{k} where=run{k // 4} Lattice="9 0 0 0 9 0 0 0 9"\nH 0 0 0\n'
+            for k in range(20)
+        )
+    )
+    arguments = ("--energy-key", "E_dft", "--units", "energy=Hartree", "--config-type", "gas")
+    arguments += ("--group-key", "where", "--fractions", "0.6/0.2/0.2")
+    assert call(monkeypatch, "split", path, *arguments) == 0
+    assert "energy from `E_dft` in 20 of 20 frames" in capsys.readouterr().out
+    frames = [f for part in ("train", "validation", "test") for f in stored(tmp_path, part)]
+    hartree = 27.211386245988  # CODATA 2018
+    assert sorted(f.energy for f in frames) == pytest.approx([k * hartree for k in range(20)])
+    assert {f.config_type for f in frames} == {"gas"}
+    assert call(monkeypatch, "split", path, "--group-key", "wherre", "--energy-key", "E_dft") == 1
+    assert "no frame has `wherre`, given as `group_key`" in capsys.readouterr().err
+
+
+def stored(folder, part):
+    with FrameStore(folder / f"set_{part}.h5") as store:
+        return list(store)
+
+
+@pytest.mark.parametrize("n", [10, 20, 40, 60, 400, 3000])
+def test_groups_meet_the_fractions_of_one_trajectory(n):
+    frames = trajectory(n)
+    for fractions in ((0.8, 0.1, 0.1), (0.6, 0.2, 0.2), (0.85, 0.1, 0.05)):
+        groups = trajectory_groups(frames, min(fractions))
+        split = split_frames(frames, fractions[1], 0, test_fraction=fractions[2], groups=groups)
+        for part, fraction in zip(
+            (split.train, split.validation, split.test), fractions, strict=True
+        ):
+            assert abs(len(part) - fraction * n) <= max(1, 0.2 * fraction * n)
+        assert f"of {len(set(groups))} groups" in str(split)
+        assert not any("instead of" in remark for remark in split.remarks)
+
+
+def test_groups_that_cannot_divide_evenly_are_told():
+    frames = trajectory(40)
+    split = split_frames(frames, 0.1, 0, test_fraction=0.1, groups=[k // 14 for k in range(40)])
+    assert "to validate instead of 4" in str(split)
+    assert "the largest holds 14 frames" in str(split)
+    split = split_frames(frames, 0.1, 0, groups=range(40))
+    assert "40 of 40 groups hold one frame" in str(split)
 
 
 @pytest.mark.parametrize("text", ["1", "0.5/0.6", "0.8/0.2/0", "a/b", "0.4/0.3/0.2/0.1"])

@@ -4,6 +4,7 @@ Files are made here from known numbers; ASE's own readers, where they exist, say
 """
 
 import json
+import re
 import sqlite3
 import warnings
 
@@ -76,6 +77,16 @@ def test_deepmd_systems_below_a_folder(tmp_path):
         *periodic[0]["energy"],
         *periodic[1]["energy"],
     ]
+
+
+def test_deepmd_arrays_beside_the_sets_are_told(tmp_path):
+    deepmd_system(tmp_path / "system", 1)
+    assert read_frames(tmp_path / "system").report.remarks == []
+    np.save(tmp_path / "system" / "energy.npy", np.zeros(3))
+    path = tmp_path / "system" / "type_map.raw"
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    (remark,) = read_frames(tmp_path / "system").report.remarks
+    assert "`energy.npy` beside the folders `set.*` is not read" in remark
 
 
 def test_deepmd_of_mixed_types_and_weights(tmp_path):
@@ -194,6 +205,35 @@ def assert_titania(frame, free_energy):
     assert frame.pbc.all()
 
 
+def test_rows_of_three_frames_are_not_taken_for_one_cell(tmp_path):
+    units = {"energy": "eV", "length": "Angstrom"}
+    arrays = {"z": np.array([1]), "R": np.arange(9.0).reshape(3, 1, 3), "E": np.arange(3.0)}
+    sides = np.array([[5.0, 6.0, 7.0], [5.5, 6.5, 7.5], [6.0, 7.0, 8.0]])
+    path = tmp_path / "set.npz"
+    for box in (sides, sides[0]):
+        np.savez(path, **arrays, box=box)
+        with pytest.raises(ValueError, match=r"`box.npy` of shape .* a row for each of the 3"):
+            read_frames(path, units=units)
+    for box in (np.stack([np.diag(row) for row in sides]), sides.reshape(3, 3)[:2]):
+        kept = {name: a if name == "z" else a[: len(box)] for name, a in arrays.items()}
+        np.savez(path, **kept, box=box)
+        cells = [frame.cell for frame in read_frames(path, units=units).frames]
+        np.testing.assert_array_equal(cells, [np.diag(row) for row in sides[: len(box)]])
+    np.savez(path, **arrays, box=np.full(3, 5.0))
+    assert (read_frames(path, units=units).frames[2].cell == 5 * np.eye(3)).all()
+    cells = np.stack([np.diag(row) for row in sides])
+    axes = np.array([[True, True, False], [True, True, True], [False, True, True]])
+    np.savez(path, **arrays, cell=cells, pbc=axes)
+    found = [frame.pbc for frame in read_frames(path, units=units).frames]
+    np.testing.assert_array_equal(found, axes)
+    np.savez(path, **arrays, cell=cells, pbc=axes[0])
+    with pytest.raises(ValueError, match=r"`pbc.npy` of shape \(3,\)"):
+        read_frames(path, units=units)
+    np.savez(path, **arrays, cell=cells, pbc=np.ones((3, 4), dtype=bool))
+    with pytest.raises(ValueError, match=r"`pbc.npy` has shape \(3, 4\), which fits no 3 frames"):
+        read_frames(path, units=units)
+
+
 @pytest.mark.parametrize("name", ["OUTCAR", "OUTCAR.2", "run1.OUTCAR"])
 def test_outcar_gives_the_energy_that_belongs_to_its_forces(tmp_path, name):
     path = tmp_path / name
@@ -216,7 +256,7 @@ def test_unconverged_and_cut_runs_of_vasp_are_told(tmp_path):
     whole = OUTCAR_HEAD + outcar_step(-25.5) + outcar_step(-26.5, ending=NOT_REACHED)
     path.write_text(whole + OUTCAR_END)
     (remark,) = read_frames(path).report.remarks
-    assert "the electrons of 1 frames did not converge (1)" in remark
+    assert "the electrons of 1 frame did not converge (1)" in remark
     last = outcar_step(-27.5)
     for length in (100, len(last) // 2, last.index("FREE ENERGIE") + 5, len(last) - 8):
         path.write_text(whole + last[:length])
@@ -224,6 +264,47 @@ def test_unconverged_and_cut_runs_of_vasp_are_told(tmp_path):
         assert len(reading.frames) == 2
         assert "its last step is not whole and is left out" in reading.report.remarks[1]
         assert "its last step is not whole" in str(reading)
+
+
+def learned_step(free_energy):
+    """Return what VASP's machine-learned force field prints, of another cell, stress and forces."""
+    text = outcar_step(free_energy).split("-" * 40 + "\n", 1)[1]
+    text = re.sub(r"in kB.*", "in kB  " + 6 * "     1.00000", text)
+    text = text.replace(
+        "  in kB", "  ML FORCE on cell =-STRESS in cart. coord. units (eV/cell)\n  in kB"
+    )
+    text = text.replace(f"{CELL[0, 0]:13.9f}", "  9.900000000").replace("Angst)", "Angst) (ML)")
+    text = text.replace("FREE ENERGIE", "ML FREE ENERGIE").replace(
+        "energy   TOTEN", "energy ML TOTEN"
+    )
+    text = text.replace("energy  without", "ML energy  without")
+    return text.replace("energy(sigma", "ML energy(sigma").replace(" 0.5", " 0.7")
+
+
+LOOP = "     LOOP+:  cpu time   10.0: real time   10.1\n"
+
+
+@pytest.mark.parametrize("loop", [LOOP, ""])
+@pytest.mark.parametrize("first", [True, False])
+def test_steps_of_a_learned_force_field_are_left_out(tmp_path, first, loop):
+    """Of four steps, the first and the last were computed; the second and third were not."""
+    path = tmp_path / "OUTCAR"
+    both = [learned_step(-25.7), outcar_step(-25.5)]
+    last = [learned_step(-26.7), outcar_step(-26.5)]
+    steps = [both, [learned_step(-30.0)], [learned_step(-31.0)], last]
+    if not first:
+        steps = [step[::-1] for step in steps]
+    text = "".join("".join(step) + loop for step in steps)
+    path.write_text(OUTCAR_HEAD + text + OUTCAR_END)
+    reading = read_frames(path)
+    assert len(reading.frames) == 2
+    assert_titania(reading.frames[0], -25.5)
+    assert_titania(reading.frames[1], -26.5)
+    (remark,) = reading.report.remarks
+    assert "2 steps of VASP's machine-learned force field are left out" in remark
+    path.write_text(OUTCAR_HEAD + learned_step(-1.0) + loop + learned_step(-2.0) + OUTCAR_END)
+    with pytest.raises(ValueError, match=r"there is no frame in the file .* 2 steps of VASP's"):
+        read_frames(path)
 
 
 @pytest.mark.parametrize(
@@ -299,7 +380,7 @@ def test_vasprun_gives_the_energy_that_belongs_to_its_forces(tmp_path, pressure)
 def test_unconverged_and_cut_vasprun_is_told(tmp_path):
     path = tmp_path / "vasprun.xml"
     path.write_text(vasprun([-25.5], n_iterations=60))
-    assert "the electrons of 1 frames did not converge (0)" in read_frames(path).report.remarks[0]
+    assert "the electrons of 1 frame did not converge (0)" in read_frames(path).report.remarks[0]
     text = vasprun([-25.5, -26.5])
     path.write_text(text[: int(0.9 * len(text))])
     reading = read_frames(path)

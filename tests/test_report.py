@@ -16,6 +16,7 @@ from eqpot.cli.main import app
 from eqpot.data import Frame
 from eqpot.export import export_torchscript
 from eqpot.files import save_potential
+from eqpot.report.head import headline, judge_accuracy
 from eqpot.report.page import embedded
 from eqpot.report.plain import plain, significant, thinned
 from eqpot.report.points import OTHERS, Groups, parity
@@ -23,7 +24,7 @@ from eqpot.report.training import LARGEST_PAGE, rebuild_page, write_report
 from eqpot.report.worst import worst_frames
 from eqpot.training.evaluation import Comparison, Evaluation, evaluate
 from eqpot.training.recipe import Recipe
-from eqpot.verification import verify
+from eqpot.verification import Status, verify
 from potentials import graph_of, soft_potential
 
 needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="no chromium is installed")
@@ -363,6 +364,34 @@ def test_thinned_points_keep_the_largest_errors_and_histograms_count_all():
     counts = np.sum(histogram["config_type"], axis=1)
     assert counts.sum() == 30_000 and counts[:-1].tolist() == [1500] * 11
     assert histogram["all"][-1] >= 1  # the outlier
+
+
+def evaluation_of(n_frames, error):
+    """Return an evaluation whose forces, of rms 1 eV/Å, are all wrong by ``error``."""
+    frames = [Frame(np.ones(2, dtype=int), np.arange(6.0).reshape(2, 3))] * n_frames
+    signs = np.resize([1.0, -1.0], 6 * n_frames)
+    comparison = Comparison(signs, signs + error, np.repeat(np.arange(n_frames), 6))
+    return Evaluation(frames, [""] * n_frames, {"forces": comparison})
+
+
+def test_accuracy_is_judged_by_the_worst_set_that_is_large_enough():
+    sets = {
+        "train": evaluation_of(900, 0.001),
+        "validation": evaluation_of(100, 0.02),
+        "tiny.xyz": evaluation_of(1, 0.9),
+        "liquid.xyz": evaluation_of(100, 0.2),
+        "slab.xyz": evaluation_of(50, 0.05),
+    }
+    check = judge_accuracy(sets)
+    assert check.status is Status.WARNING
+    assert "the test set liquid.xyz" in check.message
+    assert "20 % of their spread" in check.message
+    # a single good frame hides no bad validation set
+    check = judge_accuracy({"tiny.xyz": evaluation_of(1, 0.001), "validation": sets["liquid.xyz"]})
+    assert "the validation set" in check.message
+    assert judge_accuracy({"train": sets["train"]}).status is Status.GOOD
+    (_, sentence) = headline(["Si"], {"tiny.xyz": sets["tiny.xyz"]}, "a model")
+    assert "(1 frame)" in sentence
 
 
 def test_worst_frames_are_named_with_their_numbers():

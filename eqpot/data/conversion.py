@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
@@ -22,6 +22,7 @@ from eqpot.data.readers.reading import (
     open_frames,
 )
 from eqpot.data.readers.report import LabelReport
+from eqpot.data.suffixes import split_suffix
 
 _BATCH_CHARACTERS: Final = 2**18
 _SMALL_FILE: Final = 2**23
@@ -80,7 +81,8 @@ def iter_files(
     paths
         Files and folders.
     options
-        How they are read; the units are those of all files but stores.
+        How they are read. Where there are other files, keys and units are theirs and not those
+        of stores, which have their own.
     n_jobs
         Processes that parse.
     reports
@@ -103,6 +105,9 @@ def iter_files(
     reports = {} if reports is None else reports
     tell = progress or (lambda n_bytes: None)
     formats = [file_format(path) for path in paths]
+    only_stores = all(found == "store" for found in formats)
+    # what no other file uses is refused by the store
+    of_stores = options if only_stores else replace(options, keys=LabelKeys(), units=None)
     if n_jobs < 1:
         raise ValueError(f"`n_jobs` must be 1 or above, got {n_jobs}")
     for path in paths:
@@ -124,10 +129,11 @@ def iter_files(
                 done += n_bytes
                 tell(done)
             report = reports[path]
-            for frame in _open(path, found, options, report):
+            used = of_stores if found == "store" else options
+            for frame in _open(path, found, used, report):
                 report.add(frame)
                 yield frame
-            check_something_was_found(path, options.keys, report, options.require_labels)
+            check_something_was_found(path, used.keys, report, used.require_labels)
             done += size
             tell(done)
         for frames, n_bytes in pool.drain():
@@ -146,9 +152,6 @@ def n_bytes_of(path: Path) -> int:
 
 
 def _open(path: Path, found: str, options: ReadOptions, report: LabelReport) -> Iterator[Frame]:
-    if found == "store":
-        # names and units are those of the other files
-        return open_frames(path, found, LabelKeys(), None, options.config_type, report)
     return open_frames(path, found, options.keys, options.units, options.config_type, report)
 
 
@@ -163,7 +166,7 @@ def _tasks(path: Path, found: str, size: int) -> Iterator[_Task]:
         n_characters += len(chunk.text)
         if n_characters >= _BATCH_CHARACTERS:
             # a packed file has fewer bytes than its text; the rest is told at its end
-            n_bytes = min(n_characters, size - n_told) if path.suffix in (".xyz", ".extxyz") else 0
+            n_bytes = min(n_characters, size - n_told) if not split_suffix(path)[1] else 0
             n_told += n_bytes
             yield _Task(path, found, tuple(batch), n_bytes, is_last=False)
             batch, n_characters = [], 0

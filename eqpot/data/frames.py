@@ -217,10 +217,10 @@ class LabelCounts:
             self.present[label] += count
 
     def __str__(self) -> str:
-        frames = "frame" if self.n_frames == 1 else "frames"
+        frames = counted_frames(self.n_frames)
         atoms = "atom" if self.n_atoms == 1 else "atoms"
         labels = ", ".join(f"{name} {count}/{self.n_frames}" for name, count in self.items())
-        return f"{self.n_frames} {frames}, {self.n_atoms} {atoms}: {labels}"
+        return f"{frames}, {self.n_atoms} {atoms}: {labels}"
 
     def items(self) -> list[tuple[str, int]]:
         """Return pairs of label and number of frames that carry it."""
@@ -231,6 +231,17 @@ class LabelCounts:
         lines = [f"{'label':<8}{'present':>10}{'absent':>10}"]
         lines += [f"{name:<8}{n:>10}{self.n_frames - n:>10}" for name, n in self.items()]
         return "\n".join(lines)
+
+
+def counted_frames(number: int) -> str:
+    """Return a number of frames as it is said.
+
+    Examples
+    --------
+    >>> counted_frames(1), counted_frames(2)
+    ('1 frame', '2 frames')
+    """
+    return f"{number} frame{'' if number == 1 else 's'}"
 
 
 def count_labels(frames: Iterable[Frame]) -> LabelCounts:

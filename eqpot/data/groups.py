@@ -11,18 +11,20 @@ _FEWEST_IN_BLOCK: Final = 10
 _BLOCKS: Final = 50
 
 
-def trajectory_groups(frames: Iterable[Frame]) -> list[str]:
+def trajectory_groups(frames: Iterable[Frame], smallest: float = 0.1) -> list[str]:
     """Return a name for each frame, such that frames near in time have the same.
 
     A frame with a ``group`` has that. Others are grouped by trajectory: consecutive frames of one
     file, one ``config_type`` and the same atoms. Long trajectories are cut into blocks of a
     fiftieth of all frames (at least 10), as otherwise a set of one trajectory could not be
-    divided.
+    divided; no block is larger than the smallest part, which otherwise could not be met.
 
     Parameters
     ----------
     frames
         Any frames in the order of their files; read once, one at a time.
+    smallest
+        Fraction of the frames in the smallest part that the groups are to be divided into.
     """
     runs: list[tuple[str, int]] = []
     previous: object = None
@@ -41,7 +43,9 @@ def trajectory_groups(frames: Iterable[Frame]) -> list[str]:
         else:
             runs.append((name, 1))
         previous = here
-    block = max(_FEWEST_IN_BLOCK, n_frames // _BLOCKS)
+    # products such as 0.07 * 100 lie a rounding beside the integer
+    largest = max(1, int(smallest * n_frames * (1 + 1e-9)))
+    block = min(max(_FEWEST_IN_BLOCK, n_frames // _BLOCKS), largest)
     names = []
     for name, length in runs:
         if name.startswith("trajectory "):

@@ -1,14 +1,18 @@
 """Splits: which frames train, which validate and which test."""
 
 import math
+from collections import Counter
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from eqpot.data.frames import Frame
+from eqpot.data.frames import Frame, counted_frames
+
+_FAR_OFF: Final = 0.2
+"""Part of its size by which a set may miss it without a word."""
 
 
 @dataclass(frozen=True)
@@ -19,15 +23,25 @@ class Split:
     ----------
     train, validation, test
         Indices of frames, int64.
+    n_groups
+        Groups that were divided, 0 where frames were drawn one by one.
+    remarks
+        What the user should know of the groups.
     """
 
     train: NDArray[np.int64]
     validation: NDArray[np.int64]
     test: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+    n_groups: int = 0
+    remarks: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         tests = f", {len(self.test)} to test" if len(self.test) else ""
-        return f"{len(self.train)} frames to train, {len(self.validation)} to validate{tests}"
+        groups = ""
+        if self.n_groups:
+            groups = f", of {self.n_groups} group{'' if self.n_groups == 1 else 's'}"
+        sizes = f"{counted_frames(len(self.train))} to train, {len(self.validation)} to validate"
+        return "\n".join([f"{sizes}{tests}{groups}", *self.remarks])
 
 
 def split_frames(
@@ -88,8 +102,11 @@ def split_frames(
     fractions = (validation_fraction, test_fraction)
     sizes = _sizes(len(candidates), fractions, int(isolated.sum()))
     rng = np.random.default_rng(seed)
+    counts: list[int] = []
     if groups is not None:
-        chosen = _by_group([groups[index] for index in candidates.tolist()], sizes, rng)
+        of_candidates = [groups[index] for index in candidates.tolist()]
+        counts = list(Counter(of_candidates).values())
+        chosen = _by_group(of_candidates, sizes, rng)
     elif strata is not None:
         chosen = _by_stratum([strata[index] for index in candidates.tolist()], sizes, rng)
     else:
@@ -98,7 +115,9 @@ def split_frames(
     part = np.zeros(len(isolated), dtype=np.int64)
     for number, drawn in enumerate(chosen, start=1):
         part[candidates[drawn]] = number
-    return Split(np.flatnonzero(part == 0), np.flatnonzero(part == 1), np.flatnonzero(part == 2))
+    remarks = _remarks(counts, sizes, [len(drawn) for drawn in chosen])
+    train, validation, test = (np.flatnonzero(part == number) for number in range(3))
+    return Split(train, validation, test, len(counts), remarks)
 
 
 def _sizes(n: int, fractions: tuple[float, float], n_isolated: int) -> tuple[int, int]:
@@ -111,6 +130,34 @@ def _sizes(n: int, fractions: tuple[float, float], n_isolated: int) -> tuple[int
     n_test = min(max(1, round(fractions[1] * n)), n - 2) if fractions[1] > 0.0 else 0
     n_validation = min(max(1, round(fractions[0] * n)), n - n_test - 1)
     return n_validation, n_test
+
+
+def _remarks(counts: list[int], sizes: tuple[int, int], drawn: list[int]) -> tuple[str, ...]:
+    """Return what is to be told of groups that hold so many frames each."""
+    if not counts:
+        return ()
+    remarks = []
+    wanted = (sum(counts) - sum(sizes), *sizes)
+    got = (sum(counts) - sum(drawn), *drawn, *[0] * (2 - len(drawn)))
+    off = [
+        f"{n} to {what} instead of {size}"
+        for what, n, size in zip(("train", "validate", "test"), got, wanted, strict=True)
+        if abs(n - size) > _FAR_OFF * size
+    ]
+    if off:
+        remarks.append(
+            f"warning: whole groups give {', '.join(off)} (the largest holds "
+            f"{counted_frames(max(counts))}); use more or smaller groups, or "
+            "divide by `random` or `stratified`"
+        )
+    n_single = counts.count(1)
+    if 2 * n_single > len(counts):
+        remarks.append(
+            f"warning: {n_single} of {len(counts)} groups hold one frame, so frames are drawn "
+            "nearly one by one, and neighbours in time may stand on both sides; if frames belong "
+            "together, name what they belong to (`group`)"
+        )
+    return tuple(remarks)
 
 
 def _by_stratum(

@@ -18,21 +18,39 @@ GOOD_GAP: Final = 2.0
 """Errors on new frames over those on training frames that are no sign of learning by heart."""
 FAIR_GAP: Final = 4.0
 
+_LABELS: Final = (keys.FORCES, keys.ENERGY, keys.STRESS)
+"""Labels by how much they tell of the accuracy."""
+_SMALL: Final = 0.1
 _SHORT: Final = {"train": "training", "validation": "validation"}
 
 
 def held_out(evaluations: Mapping[str, Evaluation]) -> str:
-    """Return the name of the set that tells most: the first test set, else the validation set."""
-    tests = [name for name in evaluations if name not in _SHORT]
-    for name in (*tests, "validation", "train"):
-        if name in evaluations:
-            return name
-    raise ValueError("there are no evaluations to report")
+    """Return the name of the held-out set that is predicted worst; the training set without any.
+
+    Sets with less than a tenth of the labels of the largest are too small to judge by.
+    """
+    others = [name for name in evaluations if name != "train"]
+    if not others:
+        if "train" in evaluations:
+            return "train"
+        raise ValueError("there are no evaluations to report")
+    # tests before the validation set, by which the weights were chosen
+    others.sort(key=lambda name: name in _SHORT)
+    labels = {name: accuracy_label(evaluations[name]) for name in others}
+    # forces tell most, so a set without them is judged only where none has any
+    best = min(labels.values(), key=_LABELS.index)
+    sizes = {
+        name: evaluations[name].comparisons[best].reference.size
+        for name in others
+        if labels[name] == best
+    }
+    large = [name for name, size in sizes.items() if size >= _SMALL * max(sizes.values())]
+    return max(large, key=lambda name: relative_error(evaluations[name], best) or 0.0)
 
 
 def accuracy_label(evaluation: Evaluation) -> str:
     """Return the label that tells most of the accuracy: forces where there are any."""
-    for label in (keys.FORCES, keys.ENERGY, keys.STRESS):
+    for label in _LABELS:
         if label in evaluation.comparisons:
             return label
     raise ValueError("an evaluation compares nothing")
@@ -134,7 +152,9 @@ def headline(
     symbols = list(elements)
     listed = symbols[0] if len(symbols) == 1 else f"{', '.join(symbols[:-1])} and {symbols[-1]}"
     n_train = evaluations["train"].n_frames if "train" in evaluations else 0
-    sentences = [f"An interatomic potential for {listed}: {model}, trained on {n_train} frames."]
+    sentences = [
+        f"An interatomic potential for {listed}: {model}, trained on {counted(n_train, 'frame')}."
+    ]
     name = held_out(evaluations)
     evaluation = evaluations[name]
     parts = []
@@ -147,8 +167,8 @@ def headline(
         rms = 1e3 * float(np.sqrt((reference**2).mean()))
         typical = f"; a typical force component there is {figures(rms)} meV/Å"
     sentences.append(
-        f"Root mean square errors on {name_of_set(name)} ({evaluation.n_frames} frames): "
-        f"{', '.join(parts)}{typical}."
+        f"Root mean square errors on {name_of_set(name)} "
+        f"({counted(evaluation.n_frames, 'frame')}): {', '.join(parts)}{typical}."
     )
     return sentences
 

@@ -66,7 +66,7 @@ def json_frames(path: Path, labels: LabelFinder) -> Iterator[Frame]:
         if plain.stat().st_size > _LARGEST_JSON:
             raise ValueError(f"{path}: is larger than {_LARGEST_JSON} bytes; use a .db file")
         try:
-            document = json.loads(plain.read_text(encoding="utf-8"))
+            document = json.loads(plain.read_text(encoding="utf-8-sig"))
         except (ValueError, RecursionError) as error:
             raise ValueError(f"{path}: cannot be read as JSON ({error})") from error
     if not isinstance(document, dict) or not isinstance(document.get("ids"), list):

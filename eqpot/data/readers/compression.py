@@ -10,18 +10,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any, Final
 
+from eqpot.data.suffixes import split_suffix, unpacked_path
+
 COMPRESSIONS: Final[dict[str, Callable[..., IO[Any]]]] = {
     ".xz": lzma.open,
     ".gz": gzip.open,
     ".bz2": bz2.open,
 }
 _LARGEST_DECOMPRESSED: Final = 8 * 2**30
-
-
-def split_suffix(path: Path) -> tuple[str, str]:
-    """Return the suffix of the unpacked file, and that of its compression or ``""``."""
-    compression = path.suffix.lower() if path.suffix.lower() in COMPRESSIONS else ""
-    return (path.with_suffix("") if compression else path).suffix.lower(), compression
 
 
 @contextlib.contextmanager
@@ -38,7 +34,7 @@ def unpacked(path: Path) -> Iterator[Path]:
         yield path
         return
     with tempfile.TemporaryDirectory() as folder:
-        plain = Path(folder) / path.with_suffix("").name
+        plain = Path(folder) / unpacked_path(path).name
         with COMPRESSIONS[compression](path, "rb") as packed, plain.open("wb") as target:
             try:
                 shutil.copyfileobj(_Limited(path, packed), target, 2**20)

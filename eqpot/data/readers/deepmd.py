@@ -26,6 +26,7 @@ from eqpot.data.readers.labels import (
     CONFIG_TYPE,
     GROUP,
     LABEL_NAMES,
+    LABEL_WEIGHTS,
     WEIGHT_NAMES,
     LabelFinder,
 )
@@ -60,6 +61,12 @@ def deepmd_frames(path: Path, labels: LabelFinder) -> Iterator[Frame]:
         sets = sorted(entry for entry in system.glob("set.*") if entry.is_dir())
         if not sets:
             raise ValueError(f"{system}: has `{_TYPES}`, but no folder `set.*`")
+        stray = sorted(entry.name for entry in system.glob("*.npy"))
+        if stray:
+            labels.report.remarks.append(
+                f"{system}: {', '.join(f'`{name}`' for name in stray)} beside the folders `set.*` "
+                "is not read; arrays belong into a set"
+            )
         for folder in sets:
             with contextlib.ExitStack() as stack:
                 try:
@@ -100,7 +107,7 @@ def _text(path: Path) -> str:
     if path.stat().st_size > _LARGEST_TEXT:
         raise ValueError(f"{path}: is larger than {_LARGEST_TEXT} bytes")
     try:
-        return path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise ValueError(f"{path}: is no text ({error})") from error
 
@@ -137,7 +144,7 @@ def _records(
     forces = {*LABEL_NAMES["forces"], chosen.forces}
     known: set[str | None] = {name for names in LABEL_NAMES.values() for name in names}
     known |= {chosen.energy, chosen.stress, chosen.virial, chosen.group, *forces}
-    known |= {GROUP, CONFIG_TYPE, _ATOM_WEIGHT, *WEIGHT_NAMES, *ATOM_WEIGHT_NAMES}
+    known |= {GROUP, CONFIG_TYPE, _ATOM_WEIGHT, *WEIGHT_NAMES, *LABEL_WEIGHTS, *ATOM_WEIGHT_NAMES}
     columns: dict[str, NpyFile] = {}
     for name in sorted(there & known):
         row: tuple[int, ...] | None = None

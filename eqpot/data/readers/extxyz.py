@@ -10,13 +10,14 @@ from typing import IO, Final, NamedTuple
 import ase.io.extxyz
 
 from eqpot.data.frames import Frame
-from eqpot.data.readers.compression import COMPRESSIONS, split_suffix
+from eqpot.data.readers.compression import COMPRESSIONS
 from eqpot.data.readers.labels import LabelFinder
 from eqpot.data.readers.records import LARGEST_N_ATOMS, record_of_atoms
+from eqpot.data.suffixes import split_suffix
 
-SUFFIXES: Final = (".xyz", ".extxyz")
-
-_SIX_NUMBERS: Final = re.compile(r"""\b(?P<name>stress|virial)\s*=\s*(["'])(?P<numbers>[^"']*)\2""")
+# what stands in quotes, or one of the two keys
+_TENSOR: Final = re.compile(r""""[^"]*"|'[^']*'|(?<![^\s"'])(?P<name>stress|virial)(?=\s*=)""")
+_MASK: Final = "eqpot_plain_"
 _PROPERTIES: Final = re.compile(r"""\bProperties\s*=\s*["']?(?P<columns>[^\s"']+)""")
 _LONGEST_LINE: Final = 2**22
 
@@ -46,7 +47,8 @@ def extxyz_chunks(path: Path) -> Iterator[Chunk]:
     _, compression = split_suffix(path)
     opener = COMPRESSIONS.get(compression, open)
     # ASE seeks through the whole file first, which takes for ever in a compressed one
-    with opener(path, "rt", encoding="utf-8") as stream:
+    # some editors of Windows begin a file with a mark of its encoding
+    with opener(path, "rt", encoding="utf-8-sig") as stream:
         yield from _chunks(path, stream)
 
 
@@ -59,14 +61,18 @@ def parse_chunk(chunk: Chunk, labels: LabelFinder) -> Frame:
         If it cannot be read; names file, frame and line.
     """
     where = f"{labels.path}, frame {chunk.number} (line {chunk.line})"
-    text = _SIX_NUMBERS.sub(_nine_numbers, chunk.text, count=2)
+    first, header, atom_lines = chunk.text.split("\n", 2)
+    # ASE makes a tensor of nine numbers symmetric under these two names, which would hide that it
+    # was not, and refuses six; under other names it leaves the numbers as they are
+    text = f"{first}\n{_TENSOR.sub(_masked, header)}\n{atom_lines}"
     try:
         atoms = next(ase.io.extxyz.read_xyz(io.StringIO(text), slice(0, 1)))
     except KeyError as error:
         raise ValueError(f"{where}: there is no element {error}") from error
     except Exception as error:
         raise ValueError(f"{where}: {error}") from error
-    header = chunk.text.split("\n", 2)[1]
+    for name in [name for name in atoms.info if str(name).startswith(_MASK)]:
+        atoms.info[name.removeprefix(_MASK)] = atoms.info.pop(name)
     if not atoms.cell.any() and not re.search(r"\bpbc\s*=", header):
         # a zero Lattice is how some programs write "no cell"
         atoms.pbc = False
@@ -77,13 +83,9 @@ def parse_chunk(chunk: Chunk, labels: LabelFinder) -> Frame:
     return labels.frame(record, chunk.number)
 
 
-def _nine_numbers(match: re.Match[str]) -> str:
-    """Return a tensor of six numbers written as nine; ASE reads these two names only so."""
-    numbers = match["numbers"].split()
-    if len(numbers) != 6:
-        return match[0]
-    order = (0, 5, 4, 5, 1, 3, 4, 3, 2)
-    return f'{match["name"]}="{" ".join(numbers[k] for k in order)}"'
+def _masked(match: re.Match[str]) -> str:
+    """Return a key that ASE does not know, or what stands in quotes as it is."""
+    return f"{_MASK}{match['name']}" if match["name"] else match[0]
 
 
 def _chunks(path: Path, stream: IO[str]) -> Iterator[Chunk]:

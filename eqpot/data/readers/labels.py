@@ -54,6 +54,14 @@ LABEL_NAMES: Final[dict[str, tuple[str, ...]]] = {
 
 WEIGHT_NAMES: Final = ("weight", "config_weight")
 ATOM_WEIGHT_NAMES: Final = ("atom_weight", "atom_weights", "force_weight")
+LABEL_WEIGHTS: Final = {
+    "config_energy_weight": keys.ENERGY,
+    "config_forces_weight": keys.FORCES,
+    "config_stress_weight": keys.STRESS,
+    "config_virials_weight": keys.VIRIAL,
+}
+"""Weights of single labels in files made for MACE; a label of weight 0 is a dummy."""
+
 CONFIG_TYPE: Final = "config_type"
 GROUP: Final = "group"
 
@@ -116,9 +124,10 @@ class LabelFinder:
         factors = self.factors
         cell = np.asarray(record.cell, dtype=np.float64) * factors.length
         n_atoms = len(record.atomic_numbers)
-        energy = self._find(keys.ENERGY, values)
-        forces = self._find(keys.FORCES, values)
-        stress, stress_name = self._stress(values, cell, np.asarray(record.pbc))
+        dummies = _dummies(values)
+        energy = None if keys.ENERGY in dummies else self._find(keys.ENERGY, values)
+        forces = None if keys.FORCES in dummies else self._find(keys.FORCES, values)
+        stress, stress_name = self._stress(values, cell, np.asarray(record.pbc), dummies)
         config_type = str(values.get(CONFIG_TYPE, self.config_type))
         if names_isolated_atom(config_type) and n_atoms != 1:
             raise ValueError(f"`config_type` is {config_type}, but the frame has {n_atoms} atoms")
@@ -146,10 +155,21 @@ class LabelFinder:
                 self.report.count(label, pair[0])
         if stress_name is not None:
             self.report.count(keys.STRESS, stress_name)
-        used = {pair[0] for pair in found.values() if pair is not None} | {stress_name}
-        ours = {CONFIG_TYPE, group_name, *WEIGHT_NAMES, *ATOM_WEIGHT_NAMES}
+        for label, name in dummies.items():
+            if self._names(label) & values.keys():
+                self.report.leave_out(name)
+        used = {name for label in self.names for name in self._names(label)}
+        ours = {CONFIG_TYPE, group_name, *WEIGHT_NAMES, *ATOM_WEIGHT_NAMES, *LABEL_WEIGHTS}
         self.report.unlabelled_keys.update(values.keys() - used - ours)
         return frame
+
+    def _names(self, label: str) -> set[str]:
+        """Return the names under which a label is looked for."""
+        chosen = self.chosen.label(label)
+        if chosen is not None:
+            return {chosen}
+        other = {keys.STRESS: self.chosen.virial, keys.VIRIAL: self.chosen.stress}.get(label)
+        return set() if other is not None else set(self.names[label])
 
     def _find(self, label: str, values: Mapping[str, Any]) -> tuple[str, Any] | None:
         """Return name and value of a label, or None where the frame has none."""
@@ -159,7 +179,11 @@ class LabelFinder:
         found = [(name, values[name]) for name in self.names[label] if name in values]
         if not found:
             return None
-        for name, value in found[1:]:
+        # a name that differs in capitals alone is never read, but may be what was meant
+        spelled = {name.lower() for name in self.names[label]}
+        others = values.keys() - set(self.names[label])
+        alike = [(name, values[name]) for name in others if name.lower() in spelled]
+        for name, value in (*found[1:], *sorted(alike, key=lambda pair: pair[0])):
             if not same(found[0][1], value):
                 hint = ""
                 if "free_energy" in (name, found[0][0]):
@@ -171,10 +195,17 @@ class LabelFinder:
         return found[0]
 
     def _stress(
-        self, values: Mapping[str, Any], cell: NDArray[np.float64], pbc: NDArray[Any]
+        self,
+        values: Mapping[str, Any],
+        cell: NDArray[np.float64],
+        pbc: NDArray[Any],
+        dummies: Mapping[str, str],
     ) -> tuple[NDArray[np.float64] | None, str | None]:
-        stress = None if self.chosen.virial else self._find(keys.STRESS, values)
-        virial = None if self.chosen.stress else self._find(keys.VIRIAL, values)
+        stress = virial = None
+        if not self.chosen.virial and keys.STRESS not in dummies:
+            stress = self._find(keys.STRESS, values)
+        if not self.chosen.stress and keys.VIRIAL not in dummies:
+            virial = self._find(keys.VIRIAL, values)
         if stress is None and virial is None:
             return None, None
         if not pbc.all():
@@ -200,16 +231,40 @@ class LabelFinder:
         return found[0][1], found[0][0]
 
 
+def _dummies(values: Mapping[str, Any]) -> dict[str, str]:
+    """Return the labels that have weight 0, with the name of the weight.
+
+    Raises
+    ------
+    ValueError
+        If a weight is neither 0 nor 1.
+    """
+    dummies = {}
+    for name, label in LABEL_WEIGHTS.items():
+        weight = _number(name, values[name]) if name in values else 1.0
+        if weight == 0.0:
+            dummies[label] = name
+        elif weight != 1.0:
+            raise ValueError(
+                f"`{name}` must be 0 (the label is left out) or 1, got {weight:g}: single labels "
+                "of a frame have no weights; weigh the frame by `weight`, forces by `atom_weight`, "
+                "or labels in the loss of the recipe"
+            )
+    return dummies
+
+
 def _difference(one: Any, other: Any) -> str:
     a, b = np.asarray(one), np.asarray(other)
     return f" ({a.item()} and {b.item()})" if a.size == b.size == 1 else ""
 
 
 def _numbers(name: str, value: Any) -> NDArray[np.float64]:
-    try:
-        return np.asarray(value, dtype=np.float64)
-    except (TypeError, ValueError):
-        raise ValueError(f"`{name}` must be numbers, got {value!r}") from None
+    array = np.asarray(value)
+    # `energy=T` is no 1 and "1.0" no number: the file was not written as it was meant
+    if array.dtype.kind not in "iuf":
+        shown = f"{value!r}" if len(f"{value!r}") < 100 else f"{value!r}"[:97] + "..."
+        raise ValueError(f"`{name}` must be numbers, got {shown}")
+    return array.astype(np.float64)
 
 
 def _number(name: str, value: Any) -> float:

@@ -16,6 +16,7 @@ from eqpot.data.readers.labels import (
     CONFIG_TYPE,
     GROUP,
     LABEL_NAMES,
+    LABEL_WEIGHTS,
     WEIGHT_NAMES,
     LabelFinder,
 )
@@ -150,13 +151,34 @@ def _records(archive: _Archive, labels: LabelFinder) -> Iterator[Record]:
     axes = _optional(archive, _PBC, None, used)
     per_atom = {*NPZ_LABEL_NAMES[keys.FORCES], chosen.forces, *ATOM_WEIGHT_NAMES}
     wanted = {name for names in NPZ_LABEL_NAMES.values() for name in names} | per_atom
-    wanted |= {*WEIGHT_NAMES, CONFIG_TYPE, chosen.energy, chosen.stress, chosen.virial}
-    wanted |= {chosen.group, GROUP}
+    wanted |= {*WEIGHT_NAMES, *LABEL_WEIGHTS, CONFIG_TYPE, chosen.group, GROUP}
+    wanted |= {chosen.energy, chosen.stress, chosen.virial}
     values = {name: archive.open(name) for name in sorted((archive.names & wanted) - used)}
+    alike = _spelled_alike(archive, values, used)
+    per_atom |= {name for name in alike if alike[name].shape == positions.shape}
+    values |= alike
     for name, array in values.items():
         _check_column(name, array, positions, n_frames, name in per_atom, labels)
     labels.report.unlabelled_keys.update(archive.names - set(values) - used)
     return _stream(numbers, positions, counts, flat, n_frames, cells, axes, values, per_atom)
+
+
+def _spelled_alike(
+    archive: _Archive, values: Mapping[str, NpyStream], used: set[str | None]
+) -> dict[str, NpyStream]:
+    """Return arrays whose names differ from those of labels in capitals alone, of the same shape.
+
+    They are compared with the label, never read as one.
+    """
+    labels = {name for names in NPZ_LABEL_NAMES.values() for name in names}
+    shapes = {(name.lower(), values[name].shape) for name in labels & values.keys()}
+    alike = {}
+    for name in sorted(archive.names - values.keys() - used):
+        if name.lower() in {known for known, _ in shapes}:
+            array = archive.open(name)
+            if (name.lower(), array.shape) in shapes:
+                alike[name] = array
+    return alike
 
 
 def _optional(
@@ -199,7 +221,8 @@ def _check_column(
         if array.shape != expected:
             raise ValueError(f"`{name}` must have shape {expected}, got {array.shape}")
         return
-    energies = (*NPZ_LABEL_NAMES[keys.ENERGY], labels.chosen.energy, *WEIGHT_NAMES)
+    energies = (*NPZ_LABEL_NAMES[keys.ENERGY], labels.chosen.energy)
+    energies = (*energies, *WEIGHT_NAMES, *LABEL_WEIGHTS)
     if array.shape[:1] != (n_frames,) or (
         name in energies and array.shape not in ((n_frames,), (n_frames, 1))
     ):
@@ -220,7 +243,8 @@ def _stream(
     per_atom: set[str | None],
 ) -> Iterator[Record]:
     shared = numbers.all() if not flat and len(numbers.shape) == 1 else None
-    cell_of, pbc_of = _per_frame(cells, n_frames), _per_frame(axes, n_frames)
+    cell_of = _per_frame(cells, n_frames, ((), (1,), (3,), (9,), (3, 3)))
+    pbc_of = _per_frame(axes, n_frames, ((), (1,), (3,)))
     for index in range(n_frames):
         n_atoms = None if counts is None else int(counts[index])
 
@@ -248,16 +272,27 @@ def _stream(
         yield Record(z, rows(positions, n_atoms), cell, pbc, found)
 
 
-def _per_frame(stream: NpyStream | None, n_frames: int) -> Iterator[NDArray[Any]] | None:
-    """Return what belongs to each frame: a row, or one array for all."""
+def _per_frame(
+    stream: NpyStream | None, n_frames: int, shapes: tuple[tuple[int, ...], ...]
+) -> Iterator[NDArray[Any]] | None:
+    """Return what belongs to each frame: a row of one of the shapes, or one array for all."""
     if stream is None:
         return None
-    if stream.shape[:1] == (n_frames,) and stream.shape not in ((3,), (3, 3), (6,), (9,)):
+    shape = stream.shape
+    is_row = shape[:1] == (n_frames,) and shape[1:] in shapes
+    if is_row and shape not in shapes:
         return (stream.row() for _ in range(n_frames))
-    shared = stream.all()
-    if shared.size not in (1, 3, 9):
+    if shape not in shapes and not (shape[:1] == (1,) and shape[1:] in shapes):
         raise ValueError(
-            f"`{stream.name}` has shape {stream.shape}, which fits no {n_frames} frames"
+            f"`{stream.name}` has shape {shape}, which fits no {n_frames} frames; it must be "
+            f"{' or '.join(map(str, shapes))} for all, or such a row for each frame"
+        )
+    shared = stream.all()
+    # three equal sides of a box, or axes, are the same either way
+    if is_row and not (shape in ((1,), (3,)) and (shared == shared[0]).all()):
+        raise ValueError(
+            f"`{stream.name}` of shape {shape} may be that of all frames or a row for each of the "
+            f"{n_frames}; give it for each frame, of shape {(n_frames, *shape)}"
         )
     return (shared for _ in range(n_frames))
 

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eqpot import keys, units
-from eqpot.data.frames import Frame
+from eqpot.data.frames import Frame, counted_frames
 from eqpot.data.readers.compression import unpacked
 from eqpot.data.readers.labels import LabelFinder
 from eqpot.data.readers.lines import bounded_lines
@@ -31,8 +31,9 @@ _MOST_SPECIES: Final = 10_000
 def outcar_frames(path: Path, labels: LabelFinder) -> Iterator[Frame]:
     """Yield the ionic steps of an OUTCAR.
 
-    Steps whose electrons did not converge, and a run that was cut off, are told in the remarks of
-    the report.
+    Steps that VASP's own machine-learned force field made (``ML_LMLFF``) are no reference and are
+    left out. They, steps whose electrons did not converge, and a run that was cut off, are told in
+    the remarks of the report.
 
     Raises
     ------
@@ -45,6 +46,12 @@ def outcar_frames(path: Path, labels: LabelFinder) -> Iterator[Frame]:
             yield from run.frames(bounded_lines(plain, path))
         except _CutOffError:
             run.step.started = True
+    run.steps.close()
+    if run.steps.n_learned:
+        labels.report.remarks.append(
+            f"{path}: {run.steps.n_learned} steps of VASP's machine-learned force field are left "
+            "out; they are no reference"
+        )
     tell_unconverged(labels, path, run.unconverged)
     if not run.finished:
         left_out = "; its last step is not whole and is left out" if run.step.started else ""
@@ -56,8 +63,8 @@ def tell_unconverged(labels: LabelFinder, path: Path, frames: list[int]) -> None
     if frames:
         some = ", ".join(map(str, frames[:10])) + (", ..." if len(frames) > 10 else "")
         labels.report.remarks.append(
-            f"{path}: the electrons of {len(frames)} frames did not converge ({some}); their "
-            "labels are not sound, take them out"
+            f"{path}: the electrons of {counted_frames(len(frames))} did not converge ({some}); "
+            "their labels are not sound, take them out"
         )
 
 
@@ -72,6 +79,35 @@ class _Step:
     free_energy: float | None = None
     converged: bool = False
     started: bool = False
+
+
+@dataclass
+class _IonicSteps:
+    """Counts the steps that have no energy but that of a machine-learned force field.
+
+    A step of VASP's learning on the fly may have both, in any order.
+    """
+
+    n_learned: int = 0
+    has_learned: bool = False
+    has_reference: bool = False
+
+    def close(self) -> None:
+        """End a step."""
+        self.n_learned += self.has_learned and not self.has_reference
+        self.has_learned = self.has_reference = False
+
+    def learned(self) -> None:
+        """Note an energy of the force field."""
+        if self.has_learned:
+            self.close()
+        self.has_learned = True
+
+    def reference(self) -> None:
+        """Note an energy of the electrons."""
+        if self.has_reference:
+            self.close()
+        self.has_reference = True
 
 
 class _CutOffError(Exception):
@@ -89,11 +125,12 @@ class _Run:
         self.counts: list[int] | None = None
         self.unconverged: list[int] = []
         self.finished = False
+        self.steps = _IonicSteps()
 
     def frames(self, lines: Iterator[tuple[int, str]]) -> Iterator[Frame]:
         numbers: Any = None
         index = 0
-        in_energy = False
+        in_energy = learned = False
         for number, line in lines:
             step = self.step
             where = f"{self.path}, frame {index} (line {number})"
@@ -105,16 +142,26 @@ class _Run:
                 self.counts = _counts(line, where)
             elif "Iteration" in line and "---" in line:
                 step.started = True
+                learned = False
+            elif "LOOP+" in line or "Ionic step" in line:
+                self.steps.close()
+            elif "FORCE on cell" in line:
+                learned = "ML FORCE" in line
+            elif "ML FREE ENERGIE" in line:
+                self.steps.learned()
+                learned = False
+                if step.forces is None:
+                    step.cell = None
             elif "EDIFF is reached" in line:
                 step.converged = True
-            elif "in kB" in line and line.split()[:2] == ["in", "kB"]:
+            elif not learned and "in kB" in line and line.split()[:2] == ["in", "kB"]:
                 xx, yy, zz, xy, yz, zx = _numbers(line, 6, where)[:6]
                 pressure = np.array([[xx, xy, zx], [xy, yy, yz], [zx, yz, zz]])
                 step.stress = -0.1 * units.GPA * pressure
-            elif "direct lattice vectors" in line:
+            elif not learned and "direct lattice vectors" in line:
                 rows = [_numbers(_next(lines), 3, where)[:3] for _ in range(3)]
                 step.cell = np.array(rows)
-            # steps that VASP's own force field made are marked, and are no reference
+            # forces of VASP's own force field are marked, and are no reference
             elif "POSITION" in line and "TOTAL-FORCE" in line and "(ML)" not in line:
                 if numbers is None:
                     numbers = self._atomic_numbers()
@@ -133,6 +180,7 @@ class _Run:
                 if not step.converged:
                     self.unconverged.append(index)
                 record = self._record(numbers, line, where)
+                self.steps.reference()
                 self.step, in_energy = _Step(), False
                 yield self.labels.frame(record, index)
                 index += 1

@@ -7,22 +7,20 @@ from pathlib import Path
 from typing import Final, NoReturn, Unpack
 
 from eqpot import keys
-from eqpot.data.declared_units import unit_factors
+from eqpot.data.declared_units import UnitFactors, unit_factors
 from eqpot.data.frames import Frame
 from eqpot.data.readers.ase_database import SQLITE_MAGIC, database_frames, json_frames
 from eqpot.data.readers.ase_formats import ase_frames, format_of
-from eqpot.data.readers.compression import split_suffix
 from eqpot.data.readers.deepmd import deepmd_frames
-from eqpot.data.readers.extxyz import SUFFIXES as EXTXYZ
 from eqpot.data.readers.extxyz import extxyz_frames
 from eqpot.data.readers.keys import KeyArguments, LabelKeys
 from eqpot.data.readers.labels import LABEL_NAMES, LabelFinder
 from eqpot.data.readers.npz import NPZ_LABEL_NAMES, check_units_declared, npz_frames
 from eqpot.data.readers.outcar import outcar_frames
 from eqpot.data.readers.report import LabelReport
-from eqpot.data.readers.stored import SUFFIXES as STORES
 from eqpot.data.readers.stored import stored_frames
 from eqpot.data.readers.vasprun import vasprun_frames
+from eqpot.data.suffixes import EXTXYZ, STORES, split_suffix, unpacked_path
 
 _FORMATS: Final = {
     "deepmd": deepmd_frames,
@@ -34,6 +32,8 @@ _FORMATS: Final = {
     "ase json database": json_frames,
 }
 _STORE: Final = "store"
+_WITHOUT_UNITS: Final = ("extxyz", "npz")
+"""Formats that do not say what units they are in."""
 _OF_ASE: Final = {
     "vasp-out": "outcar",
     "vasp-xml": "vasprun",
@@ -180,7 +180,7 @@ def file_format(path: Path) -> str:
         return "npz"
     if suffix in EXTXYZ:
         return "extxyz"
-    plain_name = (path.with_suffix("") if compression else path).name
+    plain_name = unpacked_path(path).name
     if "OUTCAR" in plain_name:
         return "outcar"
     if suffix == ".xml" and "vasprun" in plain_name:
@@ -206,12 +206,20 @@ def label_finder(
     Raises
     ------
     ValueError
-        If units are not known, or must be declared and are not.
+        If units are not known, must be declared and are not, or are declared for a format that
+        has its own.
     """
+    factors = unit_factors(units)
     if found == "npz":
         check_units_declared(path, units)
+    elif found not in _WITHOUT_UNITS and factors != UnitFactors():
+        raise ValueError(
+            f"{path}: files of format `{found}` have units of their own and are converted to eV "
+            f"and Å; `units` {dict(units or {})} would scale them once more. Leave `units` out for "
+            "this file; where several are converted, convert one by one"
+        )
     names = NPZ_LABEL_NAMES if found == "npz" else LABEL_NAMES
-    return LabelFinder(path, chosen, unit_factors(units), report, config_type, names)
+    return LabelFinder(path, chosen, factors, report, config_type, names)
 
 
 def open_frames(
@@ -222,7 +230,13 @@ def open_frames(
     config_type: str,
     report: LabelReport,
 ) -> Iterator[Frame]:
-    """Return the stream of the frames of a file whose format is known."""
+    """Return the stream of the frames of a file whose format is known.
+
+    Raises
+    ------
+    ValueError
+        If keys are given for a store, or units for a format that has its own.
+    """
     if found == _STORE:
         return stored_frames(path, chosen, units, report, config_type)
     labels = label_finder(path, found, chosen, units, config_type, report)
@@ -247,16 +261,24 @@ def check_something_was_found(
     for label in (keys.ENERGY, keys.FORCES, keys.STRESS, keys.VIRIAL):
         name = chosen.label(label)
         found = report.names[keys.STRESS if label == keys.VIRIAL else label]
-        if name is not None and name not in found and not report.n_stress_dropped:
-            raise ValueError(
-                f"{path}: no frame has `{name}`, given as `{label}_key`; other keys found: {known}"
-            )
+        # frames without a volume have the stress that was asked for, though it was left out
+        dropped = label in (keys.STRESS, keys.VIRIAL) and report.n_stress_dropped > 0
+        if name is not None and name not in found and not dropped:
+            _refuse_key(path, label, name, known)
+    if chosen.group is not None and report.n_grouped == 0:
+        _refuse_key(path, "group", chosen.group, known)
     if require_labels and not any(report.names.values()):
         raise ValueError(
             f"{path}: no energy, forces or stress in any of {report.counts.n_frames} frames; keys "
             f"found: {known}. Name the label's key with `energy_key`, `forces_key`, `stress_key` "
             "or `virial_key`"
         )
+
+
+def _refuse_key(path: Path, what: str, name: str, known: str) -> NoReturn:
+    raise ValueError(
+        f"{path}: no frame has `{name}`, given as `{what}_key`; other keys found: {known}"
+    )
 
 
 def _refuse_missing(path: Path) -> NoReturn:

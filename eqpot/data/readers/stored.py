@@ -3,14 +3,12 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Final
 
+from eqpot.data.declared_units import UnitFactors, unit_factors
 from eqpot.data.frames import Frame
 from eqpot.data.readers.keys import LabelKeys
 from eqpot.data.readers.report import LabelReport
 from eqpot.data.store import FrameStore
-
-SUFFIXES: Final = (".h5", ".hdf5")
 
 
 def stored_frames(
@@ -25,10 +23,14 @@ def stored_frames(
     Raises
     ------
     ValueError
-        If keys or units are given: a store has its own names, and is in eV and Å.
+        If keys or other units are given: a store has its own names, and is in eV and Å.
     """
-    for what in (*(("units",) if units else ()), *chosen.given()):
-        raise ValueError(f"{path}: `{what}` has no use for a store, which is in eV and Å")
+    scaled = ("units",) if unit_factors(units) != UnitFactors() else ()
+    for what in (*scaled, *chosen.given()):
+        raise ValueError(
+            f"{path}: `{what}` has no use for a store, which has names of its own and is in eV and "
+            "Å; leave it out"
+        )
     with FrameStore(path) as store:
         for frame in store:
             for label in report.names:

@@ -203,12 +203,7 @@ def _flush(datasets: dict[str, Any], frames: list[Frame]) -> None:
         keys.ATOM_WEIGHT: np.concatenate(
             [np.ones(len(f)) if f.atom_weights is None else f.atom_weights for f in frames]
         ),
-        LABELS: np.array(
-            [
-                [getattr(f, name) is not None for name in (*FRAME_LABELS, "atom_weights")]
-                for f in frames
-            ]
-        ),
+        LABELS: np.array([[getattr(f, name) is not None for name in _FLAGS] for f in frames]),
     }
     texts = [
         json.dumps(
