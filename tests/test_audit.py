@@ -1,5 +1,6 @@
 """The audit names what is wrong with a data set, and accuses no sound one."""
 
+import gzip
 import json
 import lzma
 import os
@@ -27,6 +28,7 @@ from eqpot.data.audit.fitted import AS_READ, fit_forces
 from eqpot.data.audit.forces import check_forces, site_pull
 from eqpot.data.audit.linear_model import LinearModel
 from eqpot.data.audit.readings import rank
+from eqpot.data.audit.refused import MOST_REFUSED, frames_and_refusals
 from eqpot.data.audit.scan import scan
 from eqpot.units import HARTREE, KCAL_PER_MOL
 from spoiled_sets import (
@@ -490,6 +492,86 @@ def test_refused_frames_are_named_and_the_rest_is_read(tmp_path, packed):
     assert finding.severity == "error"
     assert finding.frames == (f"{path}, frame 3", f"{path}, frame 8")
     assert audit.sets["train"]["n_frames"] == 10
+
+
+@pytest.mark.parametrize(
+    ("count", "n_read", "place"),
+    [
+        # with 17 of 16 atoms the next count is read as an atom; with 15 the last atom is left over
+        ("17", 39, "frame 5 (line 91)"),
+        ("15", 40, "frame 6 (line 108)"),
+        ("1000000000", 39, "frame 5 (line 91)"),
+        ("9" * 5000, 39, "frame 5 (line 91)"),
+        ("sixteen", 39, "frame 5 (line 91)"),
+    ],
+)
+def test_a_wrong_count_costs_one_frame_and_is_told(tmp_path, count, n_read, place):
+    path = tmp_path / "train.extxyz"
+    frames = copper_gold(40)
+    write_frames(path, frames)
+    lines = path.read_text().splitlines()
+    lines[5 * 18] = count
+    path.write_text("\n".join(lines) + "\n")
+    report = LabelReport()
+    items = list(frames_and_refusals(path, report, {}))
+    read_again = [item for item in items if isinstance(item, Frame)]
+    assert len(read_again) == n_read
+    (message,) = [item for item in items if isinstance(item, str)]
+    assert message.startswith(f"{path}, {place}: ")
+    last = read_again[-1]
+    np.testing.assert_allclose(last.positions, frames[-1].positions, atol=1e-6)
+    assert report.counts.n_frames == n_read
+    audit = audit_files({"train": [path]})
+    (finding,) = [f for f in audit.errors if f.cause == "file.damaged"]
+    assert finding.n_frames == 1
+
+
+def test_what_is_not_read_of_a_file_is_told(tmp_path):
+    path = tmp_path / "train.extxyz"
+    write_frames(path, copper_gold(4))
+    whole = path.read_text()
+    path.write_text(whole[: len(whole) - 200])
+    messages = [
+        item for item in frames_and_refusals(path, LabelReport(), {}) if isinstance(item, str)
+    ]
+    (message,) = messages
+    assert message.startswith(f"{path}, frame 3 (line 55): ")
+    packed = tmp_path / "train.extxyz.gz"
+    packed.write_bytes(gzip.compress(whole.encode())[:-300])
+    items = list(frames_and_refusals(packed, LabelReport(), {}))
+    assert isinstance(items[-1], str)
+    assert "nothing after it was read" in items[-1]
+    bad = "1\nProperties=species:S:1:pos:R:3 energy=nan\nH 0 0 0\n"
+    path.write_text(bad * (MOST_REFUSED + 5))
+    items = list(frames_and_refusals(path, LabelReport(), {}))
+    assert len(items) == MOST_REFUSED + 1
+    assert "the rest of the file was not read" in items[-1]
+
+
+def test_an_audit_of_files_holds_few_frames(tmp_path, monkeypatch):
+    path = tmp_path / "train.extxyz"
+    with path.open("w") as file:
+        for k in range(3000):
+            file.write(
+                '2\nProperties=species:S:1:pos:R:3 energy=-31.0 pbc="F F F"\n'
+                f"H 0 0 0\nH 0 0 {0.7 + 1e-4 * k}\n"
+            )
+    alive: weakref.WeakSet[Frame] = weakref.WeakSet()
+    most = 0
+    plain = Frame.__post_init__
+
+    def counted(self):
+        nonlocal most
+        plain(self)
+        alive.add(self)
+        most = max(most, len(alive))
+
+    monkeypatch.setattr(Frame, "__post_init__", counted)
+    monkeypatch.setattr("eqpot.data.store.writing._BUFFER_BYTES", 2**12)
+    audit = audit_files({"train": [path]}, sample=50)
+    assert audit.sets["train"]["n_frames"] == 3000
+    # the store is read in portions of up to 1000
+    assert most < 2500
 
 
 def command() -> typer.Typer:
