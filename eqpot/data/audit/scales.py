@@ -1,12 +1,13 @@
 """Findings on units and signs, from the verdicts over all readings."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from eqpot.data.audit.displacements import Pairs, pair_up
 from eqpot.data.audit.evidence import Evidence, gather, scattered
-from eqpot.data.audit.findings import Finding, named
+from eqpot.data.audit.findings import Finding, Severity, named
 from eqpot.data.audit.fitted import AS_READ, Fit
 from eqpot.data.audit.readings import DECLARED, Reading, rank
 from eqpot.data.audit.scan import Scan
@@ -17,6 +18,7 @@ ERROR: Final = 5.0
 WARNING: Final = 1.5
 _RIVAL: Final = 1.5
 """A reading is named beside the best one if its odds are no worse than this."""
+_SLACK: Final = 1.0
 _STRESS_UNITS: Final = {
     "gpa": "GPa",
     "kbar": "kbar",
@@ -51,7 +53,7 @@ def check_scales(
     verdict, stress = _judge(evidence, pairs, fit)
     findings = _units(scan, verdict, evidence)
     findings += _unrelated(scan, evidence, fit, pairs, bool(findings))
-    findings += _stress(scan, stress)
+    findings += _stress(scan, stress, [f.cause for f in findings] if evidence.is_consistent else [])
     skew = asymmetric(scan.sampled)
     if skew:
         findings.append(
@@ -90,19 +92,25 @@ def _judge(
     """Return the reading of energies, forces and positions, and that of the stress under it.
 
     Stress is a witness too: where energies and forces are in kcal/mol alike, only a stress in
-    eV/Å³ (or one whose usual units fit no better) tells.
+    eV/Å³ (or one whose usual units fit no better) tells. But where energies are the work of the
+    forces, a stress that disagrees is as likely to be the label that is wrong. It is then judged
+    as if energies and forces were right, and may raise no suspicion against them that they
+    contradict themselves.
     """
-    joint = []
-    as_read = 0.0
-    for odds, reading in rank(evidence):
-        stress = judge_stress(pairs, fit, reading)
-        total = odds + (0.0 if stress is None else stress.odds)
-        joint.append((total, reading, stress))
-        if not reading.causes():
-            as_read = total
+    ranked = [
+        (odds, reading, judge_stress(pairs, fit, reading)) for odds, reading in rank(evidence)
+    ]
+    own, _, plain_stress = next(entry for entry in ranked if not entry[1].causes())
+    if evidence.is_consistent:
+        ranked = [entry for entry in ranked if entry[0] > own - _SLACK]
+    joint = [
+        (odds + (0.0 if stress is None else stress.odds), reading, stress)
+        for odds, reading, stress in ranked
+    ]
+    as_read = own + (0.0 if plain_stress is None else plain_stress.odds)
     total, reading, stress = max(joint, key=lambda entry: entry[0])
-    if reading.causes() and total - as_read < WARNING:
-        stress = next(stress for _, reading, stress in joint if not reading.causes())
+    if evidence.is_consistent or (reading.causes() and total - as_read < WARNING):
+        stress = plain_stress
     rivals = {
         " and ".join(other.causes())
         for odds, other, _ in joint
@@ -115,7 +123,9 @@ def _units(scan: Scan, verdict: _Verdict, evidence: Evidence) -> list[Finding]:
     if verdict.advantage < WARNING:
         return []
     reading = verdict.reading
-    severity = "error" if verdict.advantage >= ERROR else "warning"
+    # what changes energies and forces alike rests on how stiff such atoms usually are, no more
+    certain = verdict.advantage >= ERROR and not reading.keeps_work
+    severity: Severity = "error" if certain else "warning"
     seen = _seen(evidence)
     if verdict.others:
         seen += "; nearly as likely: " + ", or ".join(verdict.others)
@@ -125,7 +135,7 @@ def _units(scan: Scan, verdict: _Verdict, evidence: Evidence) -> list[Finding]:
         check = "signs" if cause.startswith("sign") else "units"
         findings.append(
             Finding(
-                "error" if severity == "error" else "warning",
+                severity,
                 check,
                 cause,
                 f"{scan.name}: {message} (odds {_odds(verdict.advantage)}; {seen})",
@@ -221,11 +231,13 @@ def _unrelated(
     ]
 
 
-def _stress(scan: Scan, verdict: StressVerdict | None) -> list[Finding]:
+def _stress(scan: Scan, verdict: StressVerdict | None, suspected: Sequence[str]) -> list[Finding]:
     if verdict is None or verdict.advantage < WARNING:
         return []
     severity = "error" if verdict.advantage >= ERROR and verdict.is_certain else "warning"
     seen = ", ".join(f"{value:.4g} by {how}" for how, value in verdict.scale.items())
+    if suspected:
+        seen += "; or the stress is right and these are not: " + ", ".join(suspected)
     findings = []
     for cause in verdict.causes():
         if cause == "stress.virial":
