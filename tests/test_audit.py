@@ -23,14 +23,20 @@ from eqpot.data.audit import Finding, audit_files, audit_frames
 from eqpot.data.audit.composition import check_rank, fit_composition
 from eqpot.data.audit.displacements import pair_up
 from eqpot.data.audit.duplicates import label_difference, same_structure
-from eqpot.data.audit.evidence import Evidence, Ratio, all_electron_energy, work_along_pairs
+from eqpot.data.audit.evidence import (
+    Evidence,
+    Ratio,
+    all_electron_energy,
+    gather,
+    work_along_pairs,
+)
 from eqpot.data.audit.fitted import AS_READ, fit_forces
 from eqpot.data.audit.forces import check_forces, site_pull
 from eqpot.data.audit.linear_model import LinearModel
-from eqpot.data.audit.readings import rank
+from eqpot.data.audit.readings import Reading, rank
 from eqpot.data.audit.refused import MOST_REFUSED, frames_and_refusals
 from eqpot.data.audit.scan import scan
-from eqpot.units import HARTREE, KCAL_PER_MOL
+from eqpot.units import GPA, HARTREE, KCAL_PER_MOL
 from spoiled_sets import (
     audit_spoiled,
     copper_gold,
@@ -289,6 +295,58 @@ def test_readings_follow_from_ratios():
     assert best(work=against, stiffness=STIFF, nearest=NEAR) == ["sign.energy"]
 
 
+def test_a_stress_accuses_no_energies_that_are_the_work_of_the_forces():
+    # a metal 23 times softer than copper, as caesium is, with a stress in kbar
+    soft = KCAL_PER_MOL
+    frames = [
+        replace(
+            f, energy=f.energy * soft, forces=f.forces * soft, stress=f.stress * soft * 10.0 / GPA
+        )
+        for f in copper_gold(60)
+    ]
+    for metals in ((29, 79), (3, 12)):
+        audit = audit_frames(
+            {
+                "train": [
+                    replace(f, atomic_numbers=np.where(f.atomic_numbers == 29, *metals))
+                    for f in frames
+                ]
+            }
+        )
+        assert causes(audit.errors) == {"units.stress.kbar"}, str(audit)
+
+
+def test_the_stiffness_of_soft_metals_is_expected():
+    lithium, steel = np.array([3] * 8), np.array([26] * 8)
+    salt = np.array([19, 17] * 4)
+    positions = np.arange(24.0).reshape(8, 3)
+    medians = [
+        gather([Frame(z, positions)], pair_up([]), None, np.zeros(0)).expected_stiffness[0]
+        for z in (lithium, salt, steel)
+    ]
+    # means of the squared frequencies of phonons, times the mass: 1.2, 2.5 and 10 eV/Å²
+    np.testing.assert_allclose(np.log(medians), np.log([1.2, 2.5, 10.0]), atol=0.7)
+
+
+def test_what_changes_energies_and_forces_alike_is_no_error():
+    for reading, keeps in (
+        (Reading("kcal_per_mol", "kcal_per_mol"), True),
+        (Reading(energy_sign=-1, force_sign=-1), True),
+        (Reading("kcal_per_mol"), False),
+        (Reading("hartree", "hartree", "bohr"), False),
+        (Reading("hartree", "hartree", "bohr", "bohr"), False),
+    ):
+        assert reading.keeps_work is keeps
+    change = {"energy": 1.0 / HARTREE, "forces": 1.0 / HARTREE}
+    frames = [
+        replace(f, **{name: getattr(f, name) * factor for name, factor in change.items()})
+        for f in copper_gold(60)
+    ]
+    findings = audit_frames({"train": frames}).findings
+    assert {"units.energy.hartree", "units.energy.rydberg"} & causes(findings, "warning")
+    assert not any(cause.startswith("units.energy") for cause in causes(findings, "error"))
+
+
 def test_all_electron_energies_are_those_of_atoms():
     # Hartree-Fock energies of Clementi and Roetti (1974), in Hartree
     for z, energy in ((6, -37.6886), (8, -74.8094), (18, -526.8175)):
@@ -407,6 +465,28 @@ def test_labels_that_are_absent_unread_or_constant_are_named(sets):
     assert {"energy.constant", "stress.constant"} <= causes(
         audit_frames({"train": same}).findings, "error"
     )
+
+
+def test_a_label_under_two_names_in_one_file_is_named(tmp_path):
+    path = tmp_path / "train.extxyz"
+    frames = copper_gold(40)
+    write_frames(path, frames[:20])
+    write_frames(tmp_path / "other.extxyz", frames[20:], energy_key="my_energy")
+    path.write_text(path.read_text() + (tmp_path / "other.extxyz").read_text())
+    audit = audit_files({"train": [path]})
+    (finding,) = [f for f in audit.warnings if f.cause == "labels.unread.energy"]
+    assert "only 20 of 40 frames have energy" in finding.message
+    assert "`my_energy`" in finding.message
+    assert finding.n_frames == 20
+
+
+def test_copies_of_one_frame_may_have_one_energy(sets):
+    frame = next(f for f in sets["silicon"]["train"] if len(f) > 1 and f.forces.any())
+    copies = [replace(moved(frame, k), stress=np.zeros((3, 3))) for k in range(8)]
+    assert not causes(audit_frames({"train": copies}).findings) & {
+        "energy.constant",
+        "stress.constant",
+    }
 
 
 # --- size and shape

@@ -113,7 +113,7 @@ class Evidence:
         """Whether energy differences are the work of the forces, within the uncertainty."""
         if self.work is None or self.work.value <= 0.0:
             return False
-        return abs(np.log(self.work.value)) <= max(2.0 * self.work.spread, _ABOUT_ONE)
+        return bool(abs(np.log(self.work.value)) <= max(2.0 * self.work.spread, _ABOUT_ONE))
 
     def as_dict(self) -> dict[str, Any]:
         """Return the ratios as plain values, for JSON."""
