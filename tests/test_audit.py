@@ -489,6 +489,70 @@ def test_copies_of_one_frame_may_have_one_energy(sets):
     }
 
 
+# --- labels that do not belong together
+
+
+def permuted(files: list[Frame], label: str) -> list[Frame]:
+    """Give each frame a label of another with the same atoms."""
+    generator = np.random.default_rng(1)
+    groups: dict[bytes, list[int]] = {}
+    for k, frame in enumerate(files):
+        groups.setdefault(frame.atomic_numbers.tobytes(), []).append(k)
+    result = list(files)
+    for group in groups.values():
+        for k, other in zip(group, generator.permutation(group), strict=True):
+            result[k] = replace(files[k], **{label: getattr(files[other], label)})
+    return result
+
+
+@pytest.mark.parametrize("name", ["silicon", "alloy"])
+def test_energies_of_other_frames_are_named_and_no_unit(sets, name):
+    findings = audit_frames({"train": permuted(sets[name]["train"], "energy")}).findings
+    assert "energy.unrelated" in causes(findings)
+    assert not any(cause.startswith("units.") for cause in causes(findings, "error"))
+
+
+@pytest.mark.parametrize("name", ["alloy", "ethanol"])
+def test_forces_of_another_step_are_named_and_no_unit(sets, name):
+    audit = audit_frames({"train": permuted(sets[name]["train"][:100], "forces")})
+    assert "forces.unrelated" in causes(audit.warnings)
+    assert not audit.has_errors
+    note = next(f for f in audit.findings if f.cause == "units.unchecked")
+    assert "too few" not in note.message
+
+
+def test_a_clear_ratio_far_from_every_unit_is_named(sets):
+    frames = [replace(f, forces=2.0 * f.forces) for f in sets["alloy"]["train"]]
+    audit = audit_frames({"train": frames})
+    assert causes(audit.warnings) == {"energy.work_ratio"}, str(audit)
+    assert not audit.has_errors
+
+
+@pytest.mark.parametrize("name", ["silicon", "alloy"])
+def test_a_component_that_is_zero_everywhere_is_named_and_no_unit(sets, name):
+    frames = [
+        f if f.forces is None else replace(f, forces=f.forces * np.array([1.0, 1.0, 0.0]))
+        for f in sets[name]["train"]
+    ]
+    audit = audit_frames({"train": frames})
+    assert causes(audit.errors) == {"forces.component_zero"}, str(audit)
+    assert "the z component" in audit.errors[0].message
+    flat = [replace(f, positions=f.positions * [1.0, 1.0, 0.0], **NO_CELL) for f in frames[:8]]
+    assert "forces.component_zero" not in causes(audit_frames({"train": flat}).findings)
+
+
+def test_what_was_checked_in_vain_is_not_called_unchecked(sets):
+    frames = sets["ethanol"]["train"][:80]
+    generator = np.random.default_rng(0)
+    # half of the frames of another state, some 20 eV higher: no ratio is clear, none is wrong
+    mixed = [replace(f, energy=f.energy + 20.0 * generator.integers(2)) for f in frames]
+    few = audit_frames({"train": frames[:3]}).findings
+    findings = audit_frames({"train": mixed}).findings
+    assert "units.unchecked" in causes(few)
+    assert "units.unchecked" not in causes(findings)
+    assert {"units.unclear", "energy.unrelated"} & causes(findings)
+
+
 # --- size and shape
 
 

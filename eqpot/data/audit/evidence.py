@@ -94,6 +94,8 @@ class Evidence:
         Correlation of energies with those of the fit, or NaN.
     n_agreement
         Degrees of freedom behind it; 0 where sound labels may have a low one.
+    n_compared
+        Pairs or frames whose energies were held against forces, whatever came of it.
     expected_stiffness
         Median of what such atoms have, eV/Å², and the spread of its logarithm.
     """
@@ -106,6 +108,7 @@ class Evidence:
     total_per_atom: Ratio | None
     agreement: float
     n_agreement: int
+    n_compared: int = 0
     expected_stiffness: tuple[float, float] = STIFFNESS
 
     @property
@@ -143,6 +146,7 @@ def gather(frames: Sequence[Frame], pairs: Pairs, fit: Fit | None, nearest: Arra
     sizes = np.array([len(frame) for frame in frames], dtype=np.float64)
     works = {}
     agreement, n_agreement = np.nan, 0
+    n_compared = n_telling(pairs)
     for name, per_atom in (("work", False), ("work_per_atom", True)):
         found = [work_along_pairs(pairs, sizes if per_atom else np.ones(len(frames)))]
         if fit is not None and fit.explained[AS_READ] >= _GOOD_FIT:
@@ -151,6 +155,8 @@ def gather(frames: Sequence[Frame], pairs: Pairs, fit: Fit | None, nearest: Arra
             found.append(ratio)
             if not per_atom:
                 agreement, n_agreement = correlation, degrees
+                if np.isfinite(correlation):
+                    n_compared = max(n_compared, degrees)
         sure = [ratio for ratio in found if ratio is not None and ratio.spread <= _UNSURE]
         works[name] = min(sure, key=lambda ratio: ratio.spread) if sure else None
     total, total_per_atom = _totals(frames)
@@ -163,6 +169,7 @@ def gather(frames: Sequence[Frame], pairs: Pairs, fit: Fit | None, nearest: Arra
         total_per_atom=total_per_atom,
         agreement=agreement,
         n_agreement=n_agreement,
+        n_compared=n_compared,
         expected_stiffness=_expected_stiffness(frames),
     )
 
@@ -202,6 +209,12 @@ def work_along_pairs(pairs: Pairs, scale: Array) -> Ratio | None:
         return None
     spread = (high - low) / (2.0 * abs(middle)) + 1.0 / np.sqrt(used.sum()) * 0.1
     return Ratio(float(middle), float(max(spread, 0.01)), int(used.sum()), "neighbouring frames")
+
+
+def n_telling(pairs: Pairs) -> int:
+    """Return how many pairs tell energies from work; 0 where they are too few."""
+    n_pairs = int((_still(pairs) & np.isfinite(pairs.energy) & (np.abs(pairs.work) > 1e-7)).sum())
+    return n_pairs if n_pairs >= _FEWEST_PAIRS else 0
 
 
 def _still(pairs: Pairs) -> NDArray[np.bool_]:
