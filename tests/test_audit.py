@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 
 from eqpot.cli.audit import audit as audit_command
 from eqpot.data import Frame, LabelReport, read_frames
-from eqpot.data.audit import Finding, audit_files, audit_frames
+from eqpot.data.audit import Audit, Finding, audit_files, audit_frames
 from eqpot.data.audit.composition import check_rank, fit_composition
 from eqpot.data.audit.displacements import pair_up
 from eqpot.data.audit.duplicates import label_difference, same_structure
@@ -30,6 +30,7 @@ from eqpot.data.audit.evidence import (
     gather,
     work_along_pairs,
 )
+from eqpot.data.audit.findings import short_sources
 from eqpot.data.audit.fitted import AS_READ, fit_forces
 from eqpot.data.audit.forces import check_forces, site_pull
 from eqpot.data.audit.linear_model import LinearModel
@@ -603,6 +604,37 @@ def test_an_audit_is_strict_json_of_a_known_shape(sets):
     for finding in read_back["findings"]:
         assert set(finding) == keys
     assert "diamond_cubic" in str(audit)
+
+
+def test_the_screen_tells_one_cause_once_and_json_all():
+    def finding(severity, name, message, frames=()):
+        return Finding(
+            severity, "c", "some.cause", f"{name}: {message}", "mend it", (name,), 5, tuple(frames)
+        )
+
+    repeated = [
+        finding("warning", "train", "2 frames", ["/a/b/Li_train.xyz, frame 223"]),
+        finding(
+            "warning",
+            "test",
+            "5 frames",
+            [f"/a/b/Li_test.xyz, frame {k}" for k in (1, 4, 9, 12, 13)],
+        ),
+    ]
+    notes = [finding("note", name, "nothing to see") for name in ("train", "validation", "a.xyz")]
+    audit = Audit([*repeated, *notes], {})
+    assert str(audit).splitlines() == [
+        "warning: train, test: 2 frames (numbers of train) [some.cause]",
+        "  do: mend it",
+        "  in: frame 223 of Li_train.xyz and 4 more",
+        "  in: frames 1, 4, 9 of Li_test.xyz and 2 more",
+        "note: train, validation, a.xyz: nothing to see [some.cause]",
+        "audit: 2 warnings, 3 notes",
+    ]
+    assert len(audit.as_dict()["findings"]) == 5
+    assert audit.as_dict()["findings"][4]["remedy"] == "mend it"
+    both = short_sources(["/a/train.xyz, frame 1", "/b/train.xyz, frame 2", "made here"], 3)
+    assert both == "made here, frame 1 of /a/train.xyz, frame 2 of /b/train.xyz"
 
 
 def test_an_audit_needs_frames():
