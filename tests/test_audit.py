@@ -37,7 +37,7 @@ from eqpot.data.audit.linear_model import LinearModel
 from eqpot.data.audit.readings import Reading, rank
 from eqpot.data.audit.refused import MOST_REFUSED, frames_and_refusals
 from eqpot.data.audit.scan import scan
-from eqpot.units import GPA, HARTREE, KCAL_PER_MOL
+from eqpot.units import BOHR, GPA, HARTREE, KCAL_PER_MOL
 from spoiled_sets import (
     audit_spoiled,
     copper_gold,
@@ -770,3 +770,32 @@ def test_command_exits_with_1_on_errors_and_writes_json(tmp_path):
     assert "overlap" in overlap.output
     wrong = run(command(), [train, "--units", "forces=Hartree/Bohr"])
     assert wrong.exit_code == 1, wrong.output
+
+
+def test_command_reads_files_with_the_options_of_convert(tmp_path):
+    frames = copper_gold(12)
+    np.savez(
+        tmp_path / "set.npz",
+        my_z=np.array([f.atomic_numbers for f in frames]),
+        my_r=np.array([f.positions for f in frames]) / BOHR,
+        my_cell=np.array([f.cell for f in frames]) / BOHR,
+        E=np.array([f.energy for f in frames]) / KCAL_PER_MOL,
+        F=np.array([f.forces for f in frames]) / KCAL_PER_MOL * BOHR,
+        run=np.arange(12) // 3,
+    )
+    json_file = tmp_path / "audit.json"
+    names = {"energy": "E", "forces": "F", "atomic-numbers": "my_z", "positions": "my_r"}
+    names |= {"cell": "my_cell", "group": "run"}
+    options = [text for name, value in names.items() for text in (f"--{name}-key", value)]
+    units = "energy=kcal/mol,length=Bohr"
+    result = CliRunner().invoke(
+        command(),
+        [str(tmp_path / "set.npz"), *options, "--units", units, "--json", str(json_file)],
+    )
+    assert result.exit_code == 0, (result.output, result.exception)
+    table = json.loads(json_file.read_text())["sets"]["train"]
+    assert table["labels"]["forces"] == 12
+    closest = scan("s", frames).closest.min()
+    assert table["closest_contact"] == pytest.approx(closest, rel=1e-6)
+    wrong = CliRunner().invoke(command(), [str(tmp_path / "set.npz"), "--units", "kcal/mol"])
+    assert isinstance(wrong.exception, ValueError)

@@ -15,8 +15,8 @@ from eqpot.data.audit.result import Audit
 from eqpot.data.audit.scan import SAMPLE
 from eqpot.data.frames import Frame
 from eqpot.data.readers import LabelReport
-from eqpot.data.readers.stored import SUFFIXES as STORES
 from eqpot.data.store import FrameStore, write_store
+from eqpot.data.suffixes import STORES
 
 _CAUSES: Final = (
     (re.compile(r"must be finite|\bnan\b|\binf\b", re.IGNORECASE), "labels.not_finite"),

@@ -14,9 +14,10 @@ from typing import IO, Any, Final
 
 from eqpot.data.frames import Frame
 from eqpot.data.readers import LabelKeys, LabelReport, iter_frames
-from eqpot.data.readers.compression import COMPRESSIONS, split_suffix
+from eqpot.data.readers.compression import COMPRESSIONS
 from eqpot.data.readers.extxyz import Chunk, extxyz_chunks, parse_chunk
 from eqpot.data.readers.reading import check_something_was_found, file_format, label_finder
+from eqpot.data.suffixes import split_suffix
 
 MOST_REFUSED: Final = 20
 """Frames refused before the rest of a file is given up: by then the file is wrong, not a frame."""
