@@ -1,5 +1,6 @@
 """The audit names what is wrong with a data set, and accuses no sound one."""
 
+import gzip
 import json
 import lzma
 import os
@@ -18,17 +19,25 @@ from typer.testing import CliRunner
 
 from eqpot.cli.audit import audit as audit_command
 from eqpot.data import Frame, LabelReport, read_frames
-from eqpot.data.audit import Finding, audit_files, audit_frames
+from eqpot.data.audit import Audit, Finding, audit_files, audit_frames
 from eqpot.data.audit.composition import check_rank, fit_composition
 from eqpot.data.audit.displacements import pair_up
 from eqpot.data.audit.duplicates import label_difference, same_structure
-from eqpot.data.audit.evidence import Evidence, Ratio, all_electron_energy, work_along_pairs
+from eqpot.data.audit.evidence import (
+    Evidence,
+    Ratio,
+    all_electron_energy,
+    gather,
+    work_along_pairs,
+)
+from eqpot.data.audit.findings import short_sources
 from eqpot.data.audit.fitted import AS_READ, fit_forces
 from eqpot.data.audit.forces import check_forces, site_pull
 from eqpot.data.audit.linear_model import LinearModel
-from eqpot.data.audit.readings import rank
+from eqpot.data.audit.readings import Reading, rank
+from eqpot.data.audit.refused import MOST_REFUSED, frames_and_refusals
 from eqpot.data.audit.scan import scan
-from eqpot.units import HARTREE, KCAL_PER_MOL
+from eqpot.units import BOHR, GPA, HARTREE, KCAL_PER_MOL
 from spoiled_sets import (
     audit_spoiled,
     copper_gold,
@@ -287,6 +296,58 @@ def test_readings_follow_from_ratios():
     assert best(work=against, stiffness=STIFF, nearest=NEAR) == ["sign.energy"]
 
 
+def test_a_stress_accuses_no_energies_that_are_the_work_of_the_forces():
+    # a metal 23 times softer than copper, as caesium is, with a stress in kbar
+    soft = KCAL_PER_MOL
+    frames = [
+        replace(
+            f, energy=f.energy * soft, forces=f.forces * soft, stress=f.stress * soft * 10.0 / GPA
+        )
+        for f in copper_gold(60)
+    ]
+    for metals in ((29, 79), (3, 12)):
+        audit = audit_frames(
+            {
+                "train": [
+                    replace(f, atomic_numbers=np.where(f.atomic_numbers == 29, *metals))
+                    for f in frames
+                ]
+            }
+        )
+        assert causes(audit.errors) == {"units.stress.kbar"}, str(audit)
+
+
+def test_the_stiffness_of_soft_metals_is_expected():
+    lithium, steel = np.array([3] * 8), np.array([26] * 8)
+    salt = np.array([19, 17] * 4)
+    positions = np.arange(24.0).reshape(8, 3)
+    medians = [
+        gather([Frame(z, positions)], pair_up([]), None, np.zeros(0)).expected_stiffness[0]
+        for z in (lithium, salt, steel)
+    ]
+    # means of the squared frequencies of phonons, times the mass: 1.2, 2.5 and 10 eV/Å²
+    np.testing.assert_allclose(np.log(medians), np.log([1.2, 2.5, 10.0]), atol=0.7)
+
+
+def test_what_changes_energies_and_forces_alike_is_no_error():
+    for reading, keeps in (
+        (Reading("kcal_per_mol", "kcal_per_mol"), True),
+        (Reading(energy_sign=-1, force_sign=-1), True),
+        (Reading("kcal_per_mol"), False),
+        (Reading("hartree", "hartree", "bohr"), False),
+        (Reading("hartree", "hartree", "bohr", "bohr"), False),
+    ):
+        assert reading.keeps_work is keeps
+    change = {"energy": 1.0 / HARTREE, "forces": 1.0 / HARTREE}
+    frames = [
+        replace(f, **{name: getattr(f, name) * factor for name, factor in change.items()})
+        for f in copper_gold(60)
+    ]
+    findings = audit_frames({"train": frames}).findings
+    assert {"units.energy.hartree", "units.energy.rydberg"} & causes(findings, "warning")
+    assert not any(cause.startswith("units.energy") for cause in causes(findings, "error"))
+
+
 def test_all_electron_energies_are_those_of_atoms():
     # Hartree-Fock energies of Clementi and Roetti (1974), in Hartree
     for z, energy in ((6, -37.6886), (8, -74.8094), (18, -526.8175)):
@@ -407,6 +468,92 @@ def test_labels_that_are_absent_unread_or_constant_are_named(sets):
     )
 
 
+def test_a_label_under_two_names_in_one_file_is_named(tmp_path):
+    path = tmp_path / "train.extxyz"
+    frames = copper_gold(40)
+    write_frames(path, frames[:20])
+    write_frames(tmp_path / "other.extxyz", frames[20:], energy_key="my_energy")
+    path.write_text(path.read_text() + (tmp_path / "other.extxyz").read_text())
+    audit = audit_files({"train": [path]})
+    (finding,) = [f for f in audit.warnings if f.cause == "labels.unread.energy"]
+    assert "only 20 of 40 frames have energy" in finding.message
+    assert "`my_energy`" in finding.message
+    assert finding.n_frames == 20
+
+
+def test_copies_of_one_frame_may_have_one_energy(sets):
+    frame = next(f for f in sets["silicon"]["train"] if len(f) > 1 and f.forces.any())
+    copies = [replace(moved(frame, k), stress=np.zeros((3, 3))) for k in range(8)]
+    assert not causes(audit_frames({"train": copies}).findings) & {
+        "energy.constant",
+        "stress.constant",
+    }
+
+
+# --- labels that do not belong together
+
+
+def permuted(files: list[Frame], label: str) -> list[Frame]:
+    """Give each frame a label of another with the same atoms."""
+    generator = np.random.default_rng(1)
+    groups: dict[bytes, list[int]] = {}
+    for k, frame in enumerate(files):
+        groups.setdefault(frame.atomic_numbers.tobytes(), []).append(k)
+    result = list(files)
+    for group in groups.values():
+        for k, other in zip(group, generator.permutation(group), strict=True):
+            result[k] = replace(files[k], **{label: getattr(files[other], label)})
+    return result
+
+
+@pytest.mark.parametrize("name", ["silicon", "alloy"])
+def test_energies_of_other_frames_are_named_and_no_unit(sets, name):
+    findings = audit_frames({"train": permuted(sets[name]["train"], "energy")}).findings
+    assert "energy.unrelated" in causes(findings)
+    assert not any(cause.startswith("units.") for cause in causes(findings, "error"))
+
+
+@pytest.mark.parametrize("name", ["alloy", "ethanol"])
+def test_forces_of_another_step_are_named_and_no_unit(sets, name):
+    audit = audit_frames({"train": permuted(sets[name]["train"][:100], "forces")})
+    assert "forces.unrelated" in causes(audit.warnings)
+    assert not audit.has_errors
+    note = next(f for f in audit.findings if f.cause == "units.unchecked")
+    assert "too few" not in note.message
+
+
+def test_a_clear_ratio_far_from_every_unit_is_named(sets):
+    frames = [replace(f, forces=2.0 * f.forces) for f in sets["alloy"]["train"]]
+    audit = audit_frames({"train": frames})
+    assert causes(audit.warnings) == {"energy.work_ratio"}, str(audit)
+    assert not audit.has_errors
+
+
+@pytest.mark.parametrize("name", ["silicon", "alloy"])
+def test_a_component_that_is_zero_everywhere_is_named_and_no_unit(sets, name):
+    frames = [
+        f if f.forces is None else replace(f, forces=f.forces * np.array([1.0, 1.0, 0.0]))
+        for f in sets[name]["train"]
+    ]
+    audit = audit_frames({"train": frames})
+    assert causes(audit.errors) == {"forces.component_zero"}, str(audit)
+    assert "the z component" in audit.errors[0].message
+    flat = [replace(f, positions=f.positions * [1.0, 1.0, 0.0], **NO_CELL) for f in frames[:8]]
+    assert "forces.component_zero" not in causes(audit_frames({"train": flat}).findings)
+
+
+def test_what_was_checked_in_vain_is_not_called_unchecked(sets):
+    frames = sets["ethanol"]["train"][:80]
+    generator = np.random.default_rng(0)
+    # half of the frames of another state, some 20 eV higher: no ratio is clear, none is wrong
+    mixed = [replace(f, energy=f.energy + 20.0 * generator.integers(2)) for f in frames]
+    few = audit_frames({"train": frames[:3]}).findings
+    findings = audit_frames({"train": mixed}).findings
+    assert "units.unchecked" in causes(few)
+    assert "units.unchecked" not in causes(findings)
+    assert {"units.unclear", "energy.unrelated"} & causes(findings)
+
+
 # --- size and shape
 
 
@@ -459,6 +606,37 @@ def test_an_audit_is_strict_json_of_a_known_shape(sets):
     assert "diamond_cubic" in str(audit)
 
 
+def test_the_screen_tells_one_cause_once_and_json_all():
+    def finding(severity, name, message, frames=()):
+        return Finding(
+            severity, "c", "some.cause", f"{name}: {message}", "mend it", (name,), 5, tuple(frames)
+        )
+
+    repeated = [
+        finding("warning", "train", "2 frames", ["/a/b/Li_train.xyz, frame 223"]),
+        finding(
+            "warning",
+            "test",
+            "5 frames",
+            [f"/a/b/Li_test.xyz, frame {k}" for k in (1, 4, 9, 12, 13)],
+        ),
+    ]
+    notes = [finding("note", name, "nothing to see") for name in ("train", "validation", "a.xyz")]
+    audit = Audit([*repeated, *notes], {})
+    assert str(audit).splitlines() == [
+        "warning: train, test: 2 frames (numbers of train) [some.cause]",
+        "  do: mend it",
+        "  in: frame 223 of Li_train.xyz and 4 more",
+        "  in: frames 1, 4, 9 of Li_test.xyz and 2 more",
+        "note: train, validation, a.xyz: nothing to see [some.cause]",
+        "audit: 2 warnings, 3 notes",
+    ]
+    assert len(audit.as_dict()["findings"]) == 5
+    assert audit.as_dict()["findings"][4]["remedy"] == "mend it"
+    both = short_sources(["/a/train.xyz, frame 1", "/b/train.xyz, frame 2", "made here"], 3)
+    assert both == "made here, frame 1 of /a/train.xyz, frame 2 of /b/train.xyz"
+
+
 def test_an_audit_needs_frames():
     with pytest.raises(ValueError, match="at least one set"):
         audit_frames({})
@@ -492,6 +670,86 @@ def test_refused_frames_are_named_and_the_rest_is_read(tmp_path, packed):
     assert audit.sets["train"]["n_frames"] == 10
 
 
+@pytest.mark.parametrize(
+    ("count", "n_read", "place"),
+    [
+        # with 17 of 16 atoms the next count is read as an atom; with 15 the last atom is left over
+        ("17", 39, "frame 5 (line 91)"),
+        ("15", 40, "frame 6 (line 108)"),
+        ("1000000000", 39, "frame 5 (line 91)"),
+        ("9" * 5000, 39, "frame 5 (line 91)"),
+        ("sixteen", 39, "frame 5 (line 91)"),
+    ],
+)
+def test_a_wrong_count_costs_one_frame_and_is_told(tmp_path, count, n_read, place):
+    path = tmp_path / "train.extxyz"
+    frames = copper_gold(40)
+    write_frames(path, frames)
+    lines = path.read_text().splitlines()
+    lines[5 * 18] = count
+    path.write_text("\n".join(lines) + "\n")
+    report = LabelReport()
+    items = list(frames_and_refusals(path, report, {}))
+    read_again = [item for item in items if isinstance(item, Frame)]
+    assert len(read_again) == n_read
+    (message,) = [item for item in items if isinstance(item, str)]
+    assert message.startswith(f"{path}, {place}: ")
+    last = read_again[-1]
+    np.testing.assert_allclose(last.positions, frames[-1].positions, atol=1e-6)
+    assert report.counts.n_frames == n_read
+    audit = audit_files({"train": [path]})
+    (finding,) = [f for f in audit.errors if f.cause == "file.damaged"]
+    assert finding.n_frames == 1
+
+
+def test_what_is_not_read_of_a_file_is_told(tmp_path):
+    path = tmp_path / "train.extxyz"
+    write_frames(path, copper_gold(4))
+    whole = path.read_text()
+    path.write_text(whole[: len(whole) - 200])
+    messages = [
+        item for item in frames_and_refusals(path, LabelReport(), {}) if isinstance(item, str)
+    ]
+    (message,) = messages
+    assert message.startswith(f"{path}, frame 3 (line 55): ")
+    packed = tmp_path / "train.extxyz.gz"
+    packed.write_bytes(gzip.compress(whole.encode())[:-300])
+    items = list(frames_and_refusals(packed, LabelReport(), {}))
+    assert isinstance(items[-1], str)
+    assert "nothing after it was read" in items[-1]
+    bad = "1\nProperties=species:S:1:pos:R:3 energy=nan\nH 0 0 0\n"
+    path.write_text(bad * (MOST_REFUSED + 5))
+    items = list(frames_and_refusals(path, LabelReport(), {}))
+    assert len(items) == MOST_REFUSED + 1
+    assert "the rest of the file was not read" in items[-1]
+
+
+def test_an_audit_of_files_holds_few_frames(tmp_path, monkeypatch):
+    path = tmp_path / "train.extxyz"
+    with path.open("w") as file:
+        for k in range(3000):
+            file.write(
+                '2\nProperties=species:S:1:pos:R:3 energy=-31.0 pbc="F F F"\n'
+                f"H 0 0 0\nH 0 0 {0.7 + 1e-4 * k}\n"
+            )
+    alive: weakref.WeakSet[Frame] = weakref.WeakSet()
+    most = 0
+    plain = Frame.__post_init__
+
+    def counted(self):
+        nonlocal most
+        plain(self)
+        alive.add(self)
+        most = max(most, len(alive))
+
+    monkeypatch.setattr(Frame, "__post_init__", counted)
+    monkeypatch.setattr("eqpot.data.store.writing._BUFFER_BYTES", 2**12)
+    audit = audit_files({"train": [path]}, sample=50)
+    assert audit.sets["train"]["n_frames"] == 3000
+    # the store is read in portions of up to 1000
+    assert most < 2500
+
+
 def command() -> typer.Typer:
     app = typer.Typer()
     app.command("audit")(audit_command)
@@ -512,3 +770,32 @@ def test_command_exits_with_1_on_errors_and_writes_json(tmp_path):
     assert "overlap" in overlap.output
     wrong = run(command(), [train, "--units", "forces=Hartree/Bohr"])
     assert wrong.exit_code == 1, wrong.output
+
+
+def test_command_reads_files_with_the_options_of_convert(tmp_path):
+    frames = copper_gold(12)
+    np.savez(
+        tmp_path / "set.npz",
+        my_z=np.array([f.atomic_numbers for f in frames]),
+        my_r=np.array([f.positions for f in frames]) / BOHR,
+        my_cell=np.array([f.cell for f in frames]) / BOHR,
+        E=np.array([f.energy for f in frames]) / KCAL_PER_MOL,
+        F=np.array([f.forces for f in frames]) / KCAL_PER_MOL * BOHR,
+        run=np.arange(12) // 3,
+    )
+    json_file = tmp_path / "audit.json"
+    names = {"energy": "E", "forces": "F", "atomic-numbers": "my_z", "positions": "my_r"}
+    names |= {"cell": "my_cell", "group": "run"}
+    options = [text for name, value in names.items() for text in (f"--{name}-key", value)]
+    units = "energy=kcal/mol,length=Bohr"
+    result = CliRunner().invoke(
+        command(),
+        [str(tmp_path / "set.npz"), *options, "--units", units, "--json", str(json_file)],
+    )
+    assert result.exit_code == 0, (result.output, result.exception)
+    table = json.loads(json_file.read_text())["sets"]["train"]
+    assert table["labels"]["forces"] == 12
+    closest = scan("s", frames).closest.min()
+    assert table["closest_contact"] == pytest.approx(closest, rel=1e-6)
+    wrong = CliRunner().invoke(command(), [str(tmp_path / "set.npz"), "--units", "kcal/mol"])
+    assert isinstance(wrong.exception, ValueError)

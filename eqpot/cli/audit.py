@@ -6,6 +6,19 @@ from typing import Annotated
 
 import typer
 
+from eqpot.cli.reading_options import (
+    AtomicNumbersKey,
+    CellKey,
+    ConfigType,
+    EnergyKey,
+    ForcesKey,
+    GroupKey,
+    PositionsKey,
+    StressKey,
+    Units,
+    VirialKey,
+    parse_units,
+)
 from eqpot.data.audit import audit_files
 from eqpot.durable import write_durably
 
@@ -18,14 +31,16 @@ def audit(
     test: Annotated[
         list[Path] | None, typer.Option(help="A file to test on; may be given again.")
     ] = None,
-    energy_key: Annotated[str | None, typer.Option(help="Name of the energy.")] = None,
-    forces_key: Annotated[str | None, typer.Option(help="Name of the forces.")] = None,
-    stress_key: Annotated[str | None, typer.Option(help="Name of the stress.")] = None,
-    virial_key: Annotated[str | None, typer.Option(help="Name of the virial.")] = None,
-    units: Annotated[
-        list[str] | None,
-        typer.Option(help="A unit of the files, such as energy=kcal/mol; may be given again."),
-    ] = None,
+    energy_key: EnergyKey = None,
+    forces_key: ForcesKey = None,
+    stress_key: StressKey = None,
+    virial_key: VirialKey = None,
+    group_key: GroupKey = None,
+    atomic_numbers_key: AtomicNumbersKey = None,
+    positions_key: PositionsKey = None,
+    cell_key: CellKey = None,
+    units: Units = None,
+    config_type: ConfigType = "",
     json_file: Annotated[
         Path | None, typer.Option("--json", help="Write tables and findings to this file.")
     ] = None,
@@ -37,7 +52,12 @@ def audit(
         forces_key=forces_key,
         stress_key=stress_key,
         virial_key=virial_key,
-        units=_units(units or []),
+        group_key=group_key,
+        atomic_numbers_key=atomic_numbers_key,
+        positions_key=positions_key,
+        cell_key=cell_key,
+        units=parse_units(units),
+        config_type=config_type,
     )
     typer.echo(str(result))
     if json_file is not None:
@@ -60,13 +80,3 @@ def _sets(train: list[Path], validation: list[Path], test: list[Path]) -> dict[s
                 name += "'"
             sets[name] = [path]
     return sets
-
-
-def _units(declared: list[str]) -> dict[str, str] | None:
-    units = {}
-    for entry in declared:
-        quantity, equals, unit = entry.partition("=")
-        if not equals:
-            raise typer.BadParameter(f"`{entry}` must be a quantity, `=` and a unit: energy=eV")
-        units[quantity.strip()] = unit.strip()
-    return units or None

@@ -28,11 +28,16 @@ STIFFNESS: Final = (15.0, 1.0)
 STIFFNESS_ORGANIC: Final = (28.0, 0.35)
 """The same where hydrogen is bonded to elements that are no metals: half of all stiffness is then
 in stretches X-H of 30 to 50 eV/Å², which no surrounding changes much."""
+STIFFNESS_SOFT: Final = (1.2, 1.0)
+"""The same of soft metals and noble gases: lithium has 1.4, caesium 0.5, argon 0.5."""
+_SOFT: Final = (3, 11, 12, 19, 20, 37, 38, 49, 55, 56, 63, 70, 80, 81, 82, 83, 87, 88)
 _ORGANIC: Final = (1, 5, 6, 7, 8, 9, 14, 15, 16, 17, 35, 53)
 _HYDROGEN: Final = 0.2
 """Part of the atoms that must be hydrogen for that."""
 _UNSURE: Final = 0.4
 """A ratio known to no better than this (of its logarithm) says nothing of units."""
+_ABOUT_ONE: Final = 0.12
+"""Of the logarithm: coarse grids and few pairs put the ratio of sound sets so far from 1."""
 _GOOD_FIT: Final = 0.3
 """Part of the forces that a fit must explain before its energies mean anything."""
 _FIT_ERROR: Final = 0.12
@@ -89,6 +94,8 @@ class Evidence:
         Correlation of energies with those of the fit, or NaN.
     n_agreement
         Degrees of freedom behind it; 0 where sound labels may have a low one.
+    n_compared
+        Pairs or frames whose energies were held against forces, whatever came of it.
     expected_stiffness
         Median of what such atoms have, eV/Å², and the spread of its logarithm.
     """
@@ -101,7 +108,15 @@ class Evidence:
     total_per_atom: Ratio | None
     agreement: float
     n_agreement: int
+    n_compared: int = 0
     expected_stiffness: tuple[float, float] = STIFFNESS
+
+    @property
+    def is_consistent(self) -> bool:
+        """Whether energy differences are the work of the forces, within the uncertainty."""
+        if self.work is None or self.work.value <= 0.0:
+            return False
+        return bool(abs(np.log(self.work.value)) <= max(2.0 * self.work.spread, _ABOUT_ONE))
 
     def as_dict(self) -> dict[str, Any]:
         """Return the ratios as plain values, for JSON."""
@@ -131,6 +146,7 @@ def gather(frames: Sequence[Frame], pairs: Pairs, fit: Fit | None, nearest: Arra
     sizes = np.array([len(frame) for frame in frames], dtype=np.float64)
     works = {}
     agreement, n_agreement = np.nan, 0
+    n_compared = n_telling(pairs)
     for name, per_atom in (("work", False), ("work_per_atom", True)):
         found = [work_along_pairs(pairs, sizes if per_atom else np.ones(len(frames)))]
         if fit is not None and fit.explained[AS_READ] >= _GOOD_FIT:
@@ -139,6 +155,8 @@ def gather(frames: Sequence[Frame], pairs: Pairs, fit: Fit | None, nearest: Arra
             found.append(ratio)
             if not per_atom:
                 agreement, n_agreement = correlation, degrees
+                if np.isfinite(correlation):
+                    n_compared = max(n_compared, degrees)
         sure = [ratio for ratio in found if ratio is not None and ratio.spread <= _UNSURE]
         works[name] = min(sure, key=lambda ratio: ratio.spread) if sure else None
     total, total_per_atom = _totals(frames)
@@ -151,6 +169,7 @@ def gather(frames: Sequence[Frame], pairs: Pairs, fit: Fit | None, nearest: Arra
         total_per_atom=total_per_atom,
         agreement=agreement,
         n_agreement=n_agreement,
+        n_compared=n_compared,
         expected_stiffness=_expected_stiffness(frames),
     )
 
@@ -162,7 +181,10 @@ def _expected_stiffness(frames: Sequence[Frame]) -> tuple[float, float]:
     numbers = np.concatenate(several)
     if np.isin(numbers, _ORGANIC).all() and float((numbers == 1).mean()) >= _HYDROGEN:
         return STIFFNESS_ORGANIC
-    return STIFFNESS
+    # potassium chloride has 2.5, lithium fluoride some 6: what is half soft lies between
+    soft = float(np.isin(numbers, (*_SOFT, *_NOBLE)).mean())
+    (hard_median, spread), (soft_median, _) = STIFFNESS, STIFFNESS_SOFT
+    return hard_median ** (1.0 - soft) * soft_median**soft, spread
 
 
 def _one(frame: Frame) -> float:
@@ -187,6 +209,12 @@ def work_along_pairs(pairs: Pairs, scale: Array) -> Ratio | None:
         return None
     spread = (high - low) / (2.0 * abs(middle)) + 1.0 / np.sqrt(used.sum()) * 0.1
     return Ratio(float(middle), float(max(spread, 0.01)), int(used.sum()), "neighbouring frames")
+
+
+def n_telling(pairs: Pairs) -> int:
+    """Return how many pairs tell energies from work; 0 where they are too few."""
+    n_pairs = int((_still(pairs) & np.isfinite(pairs.energy) & (np.abs(pairs.work) > 1e-7)).sum())
+    return n_pairs if n_pairs >= _FEWEST_PAIRS else 0
 
 
 def _still(pairs: Pairs) -> NDArray[np.bool_]:
@@ -281,7 +309,9 @@ def _stiffness(pairs: Pairs, fit: Fit | None) -> Ratio | None:
     them.
     """
     if fit is not None and fit.explained[AS_READ] >= _GOOD_FIT and len(fit.frames) >= 10:
-        return Ratio(fit.stiffness, 0.3, len(fit.frames), "a potential fitted to forces")
+        # what a fit does not explain is missing in its curvature
+        spread = 0.3 - float(np.log(fit.explained[AS_READ]))
+        return Ratio(fit.stiffness, spread, len(fit.frames), "a potential fitted to forces")
     close = (pairs.shift > 0.0) & (pairs.change > 0.0)
     if close.sum() >= 30:
         along = pairs.curvature[close] / np.sqrt(pairs.change[close] * pairs.shift[close])

@@ -1,36 +1,30 @@
 """The audit of files: what the readers refuse becomes a finding, and the rest is looked at too."""
 
-import bz2
-import gzip
-import lzma
 import re
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from itertools import chain
 from pathlib import Path
-from typing import IO, Any, Final
+from typing import Any, Final
 
 from eqpot.data.audit.audit import audit_frames
 from eqpot.data.audit.findings import SEVERITIES, Finding, named
+from eqpot.data.audit.refused import frames_and_refusals
 from eqpot.data.audit.result import Audit
 from eqpot.data.audit.scan import SAMPLE
 from eqpot.data.frames import Frame
-from eqpot.data.readers import LabelReport, iter_frames
-from eqpot.data.store import FrameStore
+from eqpot.data.readers import LabelReport
+from eqpot.data.store import FrameStore, write_store
+from eqpot.data.suffixes import STORES
 
-_OPENERS: Final[dict[str, Callable[..., IO[Any]]]] = {
-    ".xz": lzma.open,
-    ".gz": gzip.open,
-    ".bz2": bz2.open,
-}
-_EXTXYZ: Final = (".xyz", ".extxyz")
-_STORES: Final = (".h5", ".hdf5")
-MOST_REFUSED: Final = 20
-"""Frames refused before the rest of a file is given up: by then the file is wrong, not a frame."""
 _CAUSES: Final = (
     (re.compile(r"must be finite|\bnan\b|\binf\b", re.IGNORECASE), "labels.not_finite"),
     (re.compile(r"differ|two different values|holds both"), "labels.ambiguous"),
-    (re.compile(r"truncated|columns|expected the number of atoms"), "file.damaged"),
+    (
+        re.compile(r"truncated|columns|number of atoms|at (least|most) \d+ atom|cannot be read"),
+        "file.damaged",
+    ),
     (re.compile(r"`cell`"), "file.cell"),
     (re.compile(r"no frame has|no energy, forces or stress"), "labels.none"),
 )
@@ -45,6 +39,10 @@ def audit_files(
 ) -> Audit:
     """Return the audit of files, with every refusal of the readers among its errors.
 
+    Frames are read once and kept in a temporary store, so memory holds one at a time; the folder
+    of temporary files (``TMPDIR``) must have room for some 60 bytes an atom. A store is read where
+    it is.
+
     Parameters
     ----------
     files
@@ -58,7 +56,7 @@ def audit_files(
     -------
     Audit
         Findings and tables. A frame that is refused is left out of the other checks; in extended
-        XYZ the frames after it are still read, in other formats not.
+        XYZ the frames after it are still read, in other formats not, and the message says so.
 
     Raises
     ------
@@ -72,36 +70,50 @@ def audit_files(
     refusals: list[Finding] = []
     sets: dict[str, Sequence[Frame]] = {}
     reports: dict[str, LabelReport] = {}
-    for name, paths in files.items():
-        if len(paths) == 1 and Path(paths[0]).suffix.lower() in _STORES:
-            try:
-                sets[name] = FrameStore(Path(paths[0]))
-            except ValueError as error:
-                refusals.append(_refusal(name, [str(error)]))
-            continue
-        report = LabelReport()
-        frames: list[Frame] = []
-        messages: list[str] = []
-        for path in paths:
-            for item in _frames_and_refusals(Path(path), report, reading):
-                if isinstance(item, Frame):
-                    frames.append(item)
-                else:
-                    messages.append(item)
-        by_cause: dict[str, list[str]] = {}
-        for message in messages:
-            by_cause.setdefault(_cause(message), []).append(message)
-        refusals += [_refusal(name, group) for group in by_cause.values()]
-        if frames:
-            sets[name] = frames
-            reports[name] = report
-    if not sets:
-        return Audit(refusals, {})
-    audit = audit_frames(sets, reports=reports, sample=sample, seed=seed)
+    with ExitStack() as opened:
+        folder = Path(opened.enter_context(tempfile.TemporaryDirectory()))
+        for number, (name, paths) in enumerate(files.items()):
+            if len(paths) == 1 and Path(paths[0]).suffix.lower() in STORES:
+                try:
+                    sets[name] = opened.enter_context(FrameStore(Path(paths[0])))
+                except ValueError as error:
+                    refusals.append(_refusal(name, [str(error)]))
+                continue
+            report = LabelReport()
+            messages: list[str] = []
+            frames = _frames(paths, report, messages, reading)
+            first = next(frames, None)
+            if first is not None:
+                store = folder / f"{number}.h5"
+                write_store(store, chain([first], frames))
+                sets[name] = opened.enter_context(FrameStore(store, verify=False))
+                reports[name] = report
+            by_cause: dict[str, list[str]] = {}
+            for message in messages:
+                by_cause.setdefault(_cause(message), []).append(message)
+            refusals += [_refusal(name, group) for group in by_cause.values()]
+        if not sets:
+            return Audit(refusals, {})
+        audit = audit_frames(sets, reports=reports, sample=sample, seed=seed)
     findings = sorted(
         [*refusals, *audit.findings], key=lambda finding: SEVERITIES.index(finding.severity)
     )
     return Audit(findings, audit.sets)
+
+
+def _frames(
+    paths: Sequence[str | Path],
+    report: LabelReport,
+    messages: list[str],
+    reading: Mapping[str, Any],
+) -> Iterator[Frame]:
+    """Yield the frames of files, and keep what is refused."""
+    for path in paths:
+        for item in frames_and_refusals(Path(path), report, reading):
+            if isinstance(item, Frame):
+                yield item
+            else:
+                messages.append(item)
 
 
 def _cause(message: str) -> str:
@@ -131,67 +143,3 @@ def _refusal(name: str, messages: Sequence[str]) -> Finding:
         len(messages),
         named(sources),
     )
-
-
-def _frames_and_refusals(
-    path: Path, report: LabelReport, reading: Mapping[str, Any]
-) -> Iterator[Frame | str]:
-    """Yield the frames of a file, and a message for each that is refused."""
-    packed = path.suffix.lower() in _OPENERS
-    suffix = (path.with_suffix("") if packed else path).suffix.lower()
-    n_read = 0
-    try:
-        for item in iter_frames(path, report=report, require_labels=False, **reading):
-            yield item
-            n_read += 1
-        return
-    except ValueError as error:
-        yield str(error)
-        if suffix not in _EXTXYZ:
-            return
-    refused = {n_read}
-    with tempfile.TemporaryDirectory() as folder:
-        rest = Path(folder) / "rest.extxyz"
-        while len(refused) < MOST_REFUSED:
-            first = max(refused) + 1
-            if not _copy_from(path, rest, first):
-                return
-            count = 0
-            try:
-                for item in iter_frames(rest, report=report, require_labels=False, **reading):
-                    yield replace(item, source=f"{path}, frame {first + count}")
-                    count += 1
-                return
-            except ValueError as error:
-                message = re.sub(
-                    rf"^{re.escape(str(rest))}, frame \d+( \(line \d+\))?",
-                    f"{path}, frame {first + count}",
-                    str(error),
-                )
-                yield message.replace(str(rest), str(path))
-                refused.add(first + count)
-        yield f"{path}: {MOST_REFUSED} frames were refused; the rest of the file was not read"
-
-
-def _copy_from(path: Path, rest: Path, first: int) -> bool:
-    """Write the frames of an extended XYZ file from one on; return whether there is any."""
-    opener = _OPENERS.get(path.suffix.lower(), open)
-    with opener(path, "rt", encoding="utf-8") as source, rest.open("w", encoding="utf-8") as copy:
-        index = 0
-        written = False
-        for line in source:
-            if not line.strip():
-                continue
-            try:
-                n_lines = int(line) + 1
-            except ValueError:
-                return written
-            if index >= first:
-                copy.write(line)
-                written = True
-            for _ in range(n_lines):
-                text = source.readline()
-                if index >= first:
-                    copy.write(text)
-            index += 1
-    return written

@@ -1,7 +1,9 @@
 """What an audit says: a finding, with its cause, the frames and the remedy."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final, Literal
 
 Severity = Literal["error", "warning", "note"]
@@ -9,6 +11,9 @@ Severity = Literal["error", "warning", "note"]
 SEVERITIES: Final[tuple[Severity, ...]] = ("error", "warning", "note")
 MOST_NAMED: Final = 20
 """Frames that a finding names; ``n_frames`` counts all of them."""
+
+_SOURCE: Final = re.compile(r"(?P<file>.*), frame (?P<number>\d+)")
+_SHOWN: Final = 3
 
 
 @dataclass(frozen=True)
@@ -47,12 +52,12 @@ class Finding:
 
     def __str__(self) -> str:
         lines = [f"{self.severity}: {self.message} [{self.cause}]"]
+        if self.severity == "note":
+            return lines[0]
         if self.remedy:
             lines.append(f"  do: {self.remedy}")
         if self.frames:
-            shown = ", ".join(self.frames[:3])
-            more = "" if self.n_frames <= 3 else f" and {self.n_frames - 3} more"
-            lines.append(f"  in: {shown}{more}")
+            lines.append(f"  in: {short_sources(self.frames, self.n_frames)}")
         return "\n".join(lines)
 
     def as_dict(self) -> dict[str, Any]:
@@ -72,3 +77,30 @@ class Finding:
 def named(sources: Sequence[str]) -> tuple[str, ...]:
     """Return the first sources, as many as a finding names."""
     return tuple(sources[:MOST_NAMED])
+
+
+def short_sources(sources: Sequence[str], n_frames: int) -> str:
+    """Return the first sources with each file named once, by its last part.
+
+    Examples
+    --------
+    >>> short_sources(["a/train.xyz, frame 2", "a/train.xyz, frame 7"], 2)
+    'frames 2, 7 of train.xyz'
+    """
+    shown = sources[:_SHOWN]
+    by_file: dict[str, list[str]] = {}
+    parts = []
+    for source in shown:
+        match = _SOURCE.fullmatch(source)
+        if match is None:
+            parts.append(source)
+        else:
+            by_file.setdefault(match["file"], []).append(match["number"])
+    names = [Path(file).name for file in by_file]
+    for file, numbers in by_file.items():
+        name = Path(file).name
+        if names.count(name) > 1:
+            name = file
+        parts.append(f"frame{'s' if len(numbers) > 1 else ''} {', '.join(numbers)} of {name}")
+    more = n_frames - len(shown)
+    return ", ".join(parts) + (f" and {more} more" if more > 0 else "")

@@ -29,6 +29,9 @@ def check_forces(scan: Scan, frames: Sequence[Frame], fit: Fit | None) -> list[F
     """Return findings about forces that need no other label."""
     if not np.isfinite(scan.force_rms).any():
         return []
+    flat = _component_zero(scan, frames)
+    if flat:
+        return flat
     zeroed = _zeroed(scan, frames)
     findings = list(zeroed)
     order = _order(scan, fit)
@@ -61,6 +64,43 @@ def site_pull(frame: Frame) -> Array:
             pull = np.bincount(i, weight * unit[:, axis], minlength=n_atoms)
             largest[:, axis] = np.maximum(largest[:, axis], np.abs(pull) / np.maximum(total, 1e-30))
     return largest
+
+
+def _component_zero(scan: Scan, frames: Sequence[Frame]) -> list[Finding]:
+    """Return whether one component of all forces is zero though the structures allow one."""
+    candidates = np.flatnonzero((np.nan_to_num(scan.force_rms) > 0.0) & (scan.n_atoms > 1))
+    if not len(candidates):
+        return []
+    if len(candidates) > _LOOKED_AT:
+        generator = np.random.default_rng(0)
+        candidates = np.sort(generator.choice(candidates, _LOOKED_AT, replace=False))
+    wrong: dict[int, list[int]] = {0: [], 1: [], 2: []}
+    for k in candidates.tolist():
+        frame = frames[k]
+        assert frame.forces is not None
+        zero = np.flatnonzero((frame.forces == 0.0).all(axis=0))
+        if len(zero):
+            pull = site_pull(frame).max(axis=0)
+            for axis in zero[pull[zero] > 20 * _PULL].tolist():
+                wrong[axis].append(k)
+    axes = [axis for axis, found in wrong.items() if 2 * len(found) > len(candidates)]
+    if not axes:
+        return []
+    names = " and ".join("xyz"[axis] for axis in axes)
+    found = wrong[axes[0]]
+    return [
+        Finding(
+            "error",
+            "forces",
+            "forces.component_zero",
+            f"{scan.name}: the {names} component of every force is exactly zero in {len(found)} of "
+            f"{len(candidates)} frames looked at, though the structures are not symmetric along it",
+            "write all three components of the forces; a column may have been lost or set to zero",
+            (scan.name,),
+            round(len(found) / len(candidates) * scan.counts.present["forces"]),
+            named(sources(frames, found)),
+        )
+    ]
 
 
 def _zeroed(scan: Scan, frames: Sequence[Frame]) -> list[Finding]:

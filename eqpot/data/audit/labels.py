@@ -18,6 +18,8 @@ _LIKE: Final = {
     keys.STRESS: re.compile(r"stress|virial|pressure", re.IGNORECASE),
 }
 _CONSTANT: Final = 1e-9
+_SAME: Final = 1e-6
+"""Part by which invariants of one structure may differ, as files round positions."""
 
 
 def check_labels(scan: Scan, report: LabelReport | None) -> list[Finding]:
@@ -28,8 +30,9 @@ def check_labels(scan: Scan, report: LabelReport | None) -> list[Finding]:
         if label == keys.STRESS and not np.isfinite(scan.volume).any():
             continue
         if present == 0:
-            findings.append(_absent(scan, label, report))
+            findings += _unread(scan, label, report) or [_absent(scan, label)]
         elif present < _could_have(scan, label):
+            findings += _unread(scan, label, report)
             findings.append(
                 Finding(
                     "note",
@@ -67,24 +70,38 @@ def _could_have(scan: Scan, label: str) -> int:
     return scan.n_frames
 
 
-def _absent(scan: Scan, label: str, report: LabelReport | None) -> Finding:
+def _unread(scan: Scan, label: str, report: LabelReport | None) -> list[Finding]:
+    """Return whether frames without a label may have it under a name that is not read."""
     like = []
     if report is not None:
         like = sorted(name for name in report.unlabelled_keys if _LIKE[label].search(name))
-    if like:
-        shown = ", ".join(f"`{name}`" for name in like)
-        option = "`energy_key`" if label == keys.ENERGY else f"`{label}_key`"
-        if label == keys.STRESS:
-            option = "`stress_key` or `virial_key`"
-        return Finding(
+    if not like:
+        return []
+    shown = ", ".join(f"`{name}`" for name in like)
+    option = "`energy_key`" if label == keys.ENERGY else f"`{label}_key`"
+    if label == keys.STRESS:
+        option = "`stress_key` or `virial_key`"
+    present = scan.counts.present[label]
+    missing = _could_have(scan, label) - present
+    what = f"only {present} of {scan.n_frames} frames have {label} under a usual name"
+    remedy = f"if that is the {label} of the others, write it under one name in all frames"
+    if present == 0:
+        what = f"no frame has {label} under a usual name"
+        remedy = f"if that is the {label}, name it with {option}"
+    return [
+        Finding(
             "warning",
             "labels",
             f"labels.unread.{label}",
-            f"{scan.name}: no frame has {label} under a usual name, but there is {shown}",
-            f"if that is the {label}, name it with {option}",
+            f"{scan.name}: {what}, but there is {shown}",
+            remedy,
             (scan.name,),
-            scan.n_frames,
+            missing if present else scan.n_frames,
         )
+    ]
+
+
+def _absent(scan: Scan, label: str) -> Finding:
     return Finding(
         "warning" if label == keys.FORCES else "note",
         "labels",
@@ -102,14 +119,26 @@ def _constant(scan: Scan) -> list[Finding]:
     findings = []
     used = np.isfinite(scan.energy) & ~scan.isolated & (np.nan_to_num(scan.force_rms) > 0.01)
     energies = scan.energy[used]
+    if not _differ(scan, used):
+        energies = energies[:0]
     if len(energies) >= 4 and float(np.ptp(energies)) <= _CONSTANT * float(
         np.abs(energies).max(initial=1.0)
     ):
         findings.append(_constant_finding(scan, "energy", energies, "the energy"))
-    stresses = scan.stress_size[np.isfinite(scan.stress_size) & ~scan.isolated]
-    if len(stresses) >= 4 and not stresses.any():
+    used = np.isfinite(scan.stress_size) & ~scan.isolated
+    stresses = scan.stress_size[used]
+    if len(stresses) >= 4 and not stresses.any() and _differ(scan, used):
         findings.append(_constant_finding(scan, "stress", stresses, "every stress entry"))
     return findings
+
+
+def _differ(scan: Scan, used: NDArray[np.bool_]) -> bool:
+    """Return whether the structures of frames differ, not only their orientation or order."""
+    if len(set(scan.composition[used].tolist())) > 1:
+        return True
+    invariants = scan.invariants[used]
+    size = np.abs(invariants).max(axis=0, initial=1e-300)
+    return bool((np.ptp(invariants, axis=0) > _SAME * size).any()) if len(invariants) else False
 
 
 def _constant_finding(scan: Scan, label: str, values: NDArray[np.float64], what: str) -> Finding:

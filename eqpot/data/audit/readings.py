@@ -96,6 +96,14 @@ class Reading:
         """What the positions are to be multiplied by to be in Å."""
         return LENGTH_UNITS[self.length]
 
+    @property
+    def keeps_work(self) -> bool:
+        """Whether energies over the work of the forces are the same as in eV and Å."""
+        if self.per_atom or self.length != "angstrom":
+            return False
+        energy = self.energy_factor * self.energy_sign
+        return math.isclose(energy, self.force_factor * self.force_sign, rel_tol=1e-6)
+
     def causes(self) -> list[str]:
         """Return what is wrong under this reading, for machines."""
         found = []

@@ -11,11 +11,15 @@ from ase.data import chemical_symbols
 from eqpot.data.audit.composition import CompositionFit
 from eqpot.data.audit.findings import SEVERITIES, Finding
 from eqpot.data.audit.scan import GroupTotals, Scan
+from eqpot.data.audit.screen import finding_lines
 
 
 @dataclass(frozen=True)
 class Audit:
     """What an audit found; ``str()`` gives the tables and findings, errors first.
+
+    On the screen findings of one cause over several sets are one, sources are short and notes have
+    no remedy; :meth:`as_dict` keeps everything.
 
     Attributes
     ----------
@@ -56,13 +60,14 @@ class Audit:
 
     def error_text(self, accepted: Collection[str] = ()) -> str:
         """Return the text of the errors but those of accepted causes, which stops a training."""
-        return "\n".join(str(finding) for finding in self.errors if finding.cause not in accepted)
+        told = [finding for finding in self.errors if finding.cause not in accepted]
+        return "\n".join(finding_lines(told))
 
     def __str__(self) -> str:
         lines: list[str] = []
         for name, table in self.sets.items():
             lines += _set_lines(name, table)
-        lines += [str(finding) for finding in self.findings]
+        lines += finding_lines(self.findings)
         counted = ", ".join(
             f"{n} {severity}{'' if n == 1 else 's'}"
             for severity in SEVERITIES

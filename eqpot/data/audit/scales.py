@@ -1,22 +1,32 @@
 """Findings on units and signs, from the verdicts over all readings."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from eqpot.data.audit.displacements import Pairs, pair_up
-from eqpot.data.audit.evidence import Evidence, gather, scattered
-from eqpot.data.audit.findings import Finding, named
+from eqpot.data.audit.evidence import Evidence, gather
+from eqpot.data.audit.findings import Finding, Severity, named
 from eqpot.data.audit.fitted import AS_READ, Fit
 from eqpot.data.audit.readings import DECLARED, Reading, rank
 from eqpot.data.audit.scan import Scan
 from eqpot.data.audit.stress import StressVerdict, asymmetric, judge_stress
+from eqpot.data.audit.unrelated import (
+    check_ratio,
+    check_unchecked,
+    check_unrelated_energies,
+    check_unrelated_forces,
+)
 
 ERROR: Final = 5.0
 """Odds of e^5 = 150 to 1, after what it costs beforehand, stop a training."""
 WARNING: Final = 1.5
 _RIVAL: Final = 1.5
 """A reading is named beside the best one if its odds are no worse than this."""
+_SLACK: Final = 1.0
+_MOST_SAID: Final = 6.0
+"""What the stress can say for or against a reading of the other labels, in e-foldings."""
 _STRESS_UNITS: Final = {
     "gpa": "GPa",
     "kbar": "kbar",
@@ -43,15 +53,23 @@ def check_scales(
         Whether the forces are known to be zeroed or in a wrong order. Nothing can then be measured
         by them.
     """
-    frames = [] if forces_garbled else scan.sampled
+    unrelated: list[Finding] = []
+    if not forces_garbled:
+        pairs = pair_up(scan.sampled)
+        unrelated = check_unrelated_forces(scan, fit, pairs)
+    forces_garbled = forces_garbled or bool(unrelated)
     if forces_garbled:
-        fit = None
-    pairs = pair_up(frames)
+        fit, pairs = None, pair_up([])
     evidence = gather(scan.sampled, pairs, fit, scan.nearest[scan.n_atoms > 2])
     verdict, stress = _judge(evidence, pairs, fit)
     findings = _units(scan, verdict, evidence)
-    findings += _unrelated(scan, evidence, fit, pairs, bool(findings))
-    findings += _stress(scan, stress)
+    suspected = [finding.cause for finding in findings]
+    findings += unrelated
+    if not suspected:
+        findings += check_unrelated_energies(scan, evidence, fit, pairs, stress)
+        findings += check_ratio(scan, evidence)
+    judged = bool(findings)
+    findings += _stress(scan, stress, suspected if evidence.is_consistent else [])
     skew = asymmetric(scan.sampled)
     if skew:
         findings.append(
@@ -67,7 +85,9 @@ def check_scales(
                 named([scan.sampled[k].source for k in skew]),
             )
         )
-    findings += _unchecked(scan, evidence, stress)
+    findings += check_unchecked(
+        scan, evidence, stress, judged=judged, forces_garbled=forces_garbled
+    )
     numbers: dict[str, object] = dict(evidence.as_dict())
     numbers["fit_explains"] = None if fit is None else fit.explained[AS_READ]
     numbers["energy_correlation"] = None if math.isnan(evidence.agreement) else evidence.agreement
@@ -90,19 +110,31 @@ def _judge(
     """Return the reading of energies, forces and positions, and that of the stress under it.
 
     Stress is a witness too: where energies and forces are in kcal/mol alike, only a stress in
-    eV/Å³ (or one whose usual units fit no better) tells.
+    eV/Å³ (or one whose usual units fit no better) tells. But where energies are the work of the
+    forces, a stress that disagrees is as likely to be the label that is wrong. It is then judged
+    as if energies and forces were right, and may raise no suspicion against them that they
+    contradict themselves.
     """
-    joint = []
-    as_read = 0.0
-    for odds, reading in rank(evidence):
-        stress = judge_stress(pairs, fit, reading)
-        total = odds + (0.0 if stress is None else stress.odds)
-        joint.append((total, reading, stress))
-        if not reading.causes():
-            as_read = total
+    ranked = [
+        (odds, reading, judge_stress(pairs, fit, reading)) for odds, reading in rank(evidence)
+    ]
+    own, _, plain_stress = next(entry for entry in ranked if not entry[1].causes())
+    if evidence.work is None and evidence.work_per_atom is None and evidence.total is None:
+        # nothing was measured of the energies alone, so nothing can be wrong with them alone
+        ranked = [entry for entry in ranked if not _changes_energy(entry[1]) or entry[1].keeps_work]
+    if evidence.is_consistent:
+        ranked = [entry for entry in ranked if entry[0] > own - _SLACK]
+    most = max((stress.odds for _, _, stress in ranked if stress is not None), default=0.0)
+
+    def said(stress: StressVerdict | None) -> float:
+        # a single witness may be wrong for reasons that nobody thought of
+        return -_MOST_SAID if stress is None else max(stress.odds - most, -_MOST_SAID)
+
+    joint = [(odds + said(stress), reading, stress) for odds, reading, stress in ranked]
+    as_read = own + said(plain_stress)
     total, reading, stress = max(joint, key=lambda entry: entry[0])
-    if reading.causes() and total - as_read < WARNING:
-        stress = next(stress for _, reading, stress in joint if not reading.causes())
+    if evidence.is_consistent or (reading.causes() and total - as_read < WARNING):
+        stress = plain_stress
     rivals = {
         " and ".join(other.causes())
         for odds, other, _ in joint
@@ -111,11 +143,17 @@ def _judge(
     return _Verdict(reading, total - as_read, tuple(sorted(rivals))), stress
 
 
+def _changes_energy(reading: Reading) -> bool:
+    return reading.energy != "ev" or reading.per_atom or reading.energy_sign < 0
+
+
 def _units(scan: Scan, verdict: _Verdict, evidence: Evidence) -> list[Finding]:
     if verdict.advantage < WARNING:
         return []
     reading = verdict.reading
-    severity = "error" if verdict.advantage >= ERROR else "warning"
+    # what changes energies and forces alike rests on how stiff such atoms usually are, no more
+    certain = verdict.advantage >= ERROR and not reading.keeps_work
+    severity: Severity = "error" if certain else "warning"
     seen = _seen(evidence)
     if verdict.others:
         seen += "; nearly as likely: " + ", or ".join(verdict.others)
@@ -125,7 +163,7 @@ def _units(scan: Scan, verdict: _Verdict, evidence: Evidence) -> list[Finding]:
         check = "signs" if cause.startswith("sign") else "units"
         findings.append(
             Finding(
-                "error" if severity == "error" else "warning",
+                severity,
                 check,
                 cause,
                 f"{scan.name}: {message} (odds {_odds(verdict.advantage)}; {seen})",
@@ -192,40 +230,13 @@ def _force_unit(reading: Reading) -> str:
     return f"{DECLARED[reading.force_energy]}/{DECLARED[reading.force_length]}"
 
 
-def _unrelated(
-    scan: Scan, evidence: Evidence, fit: Fit | None, pairs: Pairs, explained: bool
-) -> list[Finding]:
-    """Return whether energies have nothing to do with forces that fit the structures well.
-
-    Two witnesses must agree where both can speak: the fit, and the frames that lie close.
-    """
-    if explained or fit is None or evidence.work is not None:
-        return []
-    sure = fit.explained[AS_READ] > 0.9 and evidence.n_agreement >= 25
-    if not sure or abs(evidence.agreement) > 0.3 or not scattered(pairs):
-        return []
-    return [
-        Finding(
-            "error",
-            "energies",
-            "energy.unrelated",
-            f"{scan.name}: the energies have nothing to do with the forces: a quick potential "
-            f"explains {100 * fit.explained[AS_READ]:.0f} % of the forces, and its energies have a "
-            f"correlation of {evidence.agreement:.2f} with the labels ({evidence.n_agreement} "
-            "frames)",
-            "check that the key is that of the total energy, and that energies and structures are "
-            "in the same order",
-            (scan.name,),
-            scan.counts.present["energy"],
-        )
-    ]
-
-
-def _stress(scan: Scan, verdict: StressVerdict | None) -> list[Finding]:
+def _stress(scan: Scan, verdict: StressVerdict | None, suspected: Sequence[str]) -> list[Finding]:
     if verdict is None or verdict.advantage < WARNING:
         return []
     severity = "error" if verdict.advantage >= ERROR and verdict.is_certain else "warning"
     seen = ", ".join(f"{value:.4g} by {how}" for how, value in verdict.scale.items())
+    if suspected:
+        seen += "; or the stress is right and these are not: " + ", ".join(suspected)
     findings = []
     for cause in verdict.causes():
         if cause == "stress.virial":
@@ -263,27 +274,3 @@ def _stress(scan: Scan, verdict: StressVerdict | None) -> list[Finding]:
             )
         )
     return findings
-
-
-def _unchecked(scan: Scan, evidence: Evidence, stress: StressVerdict | None) -> list[Finding]:
-    missing = []
-    both = scan.counts.present["energy"] > 0 and scan.counts.present["forces"] > 0
-    if both and evidence.work is None:
-        missing.append("energies against forces")
-    if scan.counts.present["forces"] > 0 and evidence.stiffness is None:
-        missing.append("the scale and sign of forces")
-    if scan.counts.present["stress"] > 0 and stress is None:
-        missing.append("stress against forces")
-    if not missing:
-        return []
-    return [
-        Finding(
-            "note",
-            "units",
-            "units.unchecked",
-            f"{scan.name}: too few frames of the same atoms, or too different ones, to check "
-            + " and ".join(missing),
-            "units and signs of this set rest on what the file says",
-            (scan.name,),
-        )
-    ]
