@@ -505,6 +505,15 @@ def test_what_may_be_a_label_and_was_not_read_is_told(tmp_path):
     assert "not read" not in str(read_frames(path))
 
 
+def test_keys_that_are_no_texts_are_no_labels(tmp_path):
+    atoms = Atoms("H", info={"energy": 1.0, 7: "seven"})
+    ase.io.write(tmp_path / "set.traj", atoms)
+    reading = read_frames(tmp_path / "set.traj")
+    assert reading.frames[0].energy == 1.0
+    assert "7" in reading.report.unlabelled_keys
+    assert "energy 1/1" in str(reading)
+
+
 def test_names_that_differ_in_capitals_alone_are_a_question(tmp_path):
     for header, names in (
         ("energy=1 Energy=2", "`energy` and `Energy` differ"),

@@ -100,6 +100,13 @@ class LabelFinder:
         self.report = report
         self.config_type = config_type
         self.names = names
+        self._spelled = {label: {name.lower() for name in names[label]} for label in names}
+        self._known = {label: self._names(label) for label in names}
+        self._ours = {
+            *(name for known in self._known.values() for name in known),
+            *(CONFIG_TYPE, chosen.group or GROUP),
+            *(*WEIGHT_NAMES, *ATOM_WEIGHT_NAMES, *LABEL_WEIGHTS),
+        }
 
     def frame(self, record: Record, index: int, path: Path | None = None) -> Frame:
         """Return the frame of a record, the ``index``-th of the file or of a ``path`` below it.
@@ -156,11 +163,9 @@ class LabelFinder:
         if stress_name is not None:
             self.report.count(keys.STRESS, stress_name)
         for label, name in dummies.items():
-            if self._names(label) & values.keys():
+            if self._known[label] & values.keys():
                 self.report.leave_out(name)
-        used = {name for label in self.names for name in self._names(label)}
-        ours = {CONFIG_TYPE, group_name, *WEIGHT_NAMES, *ATOM_WEIGHT_NAMES, *LABEL_WEIGHTS}
-        self.report.unlabelled_keys.update(values.keys() - used - ours)
+        self.report.unlabelled_keys.update(map(str, values.keys() - self._ours))
         return frame
 
     def _names(self, label: str) -> set[str]:
@@ -180,10 +185,13 @@ class LabelFinder:
         if not found:
             return None
         # a name that differs in capitals alone is never read, but may be what was meant
-        spelled = {name.lower() for name in self.names[label]}
-        others = values.keys() - set(self.names[label])
-        alike = [(name, values[name]) for name in others if name.lower() in spelled]
-        for name, value in (*found[1:], *sorted(alike, key=lambda pair: pair[0])):
+        spelled, known = self._spelled[label], self.names[label]
+        alike = [
+            (name, value)
+            for name, value in values.items()
+            if str(name).lower() in spelled and name not in known
+        ]
+        for name, value in (*found[1:], *alike):
             if not same(found[0][1], value):
                 hint = ""
                 if "free_energy" in (name, found[0][0]):
