@@ -696,6 +696,7 @@ def test_a_wrong_count_costs_one_frame_and_is_told(tmp_path, count, n_read, plac
     assert message.startswith(f"{path}, {place}: ")
     last = read_again[-1]
     np.testing.assert_allclose(last.positions, frames[-1].positions, atol=1e-6)
+    assert last.source == f"{path}, frame 39"
     assert report.counts.n_frames == n_read
     audit = audit_files({"train": [path]})
     (finding,) = [f for f in audit.errors if f.cause == "file.damaged"]
