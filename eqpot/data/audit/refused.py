@@ -106,18 +106,18 @@ def _chunks(path: Path) -> Iterator[Chunk | str]:
                 reason = _without_place(str(error))
             copy = Path(folder) / f"rest from line {line}.extxyz"
             try:
-                start, is_header, following = _copy_rest(source, copy, line - first_line)
+                start, is_frame, following = _copy_rest(source, copy, line - first_line)
             except _UNREADABLE:
                 yield f"{path}, frame {number} (line {line}): {reason}; nothing after it was read"
                 return
             start += first_line
-            if not is_header and number:
+            if not is_frame and number:
                 reason += f"; is the number of atoms of frame {number - 1} too small?"
             yield f"{path}, frame {number} (line {start}): {reason}"
             if following is None:
                 return
-            # what begins with no number of atoms is a piece of the frame before
-            number += is_header
+            # what does not begin like a frame is a piece of the one before
+            number += is_frame
             line = first_line + following
             if source != path:
                 source.unlink()
@@ -137,26 +137,31 @@ def _copy_rest(path: Path, copy: Path, n_before: int) -> tuple[int, bool, int | 
     Returns
     -------
     tuple of int, bool, and int or None
-        Lines before the frame that is left out, whether its first line is a number of atoms, and
-        lines before the copy; None where no frame follows.
+        Lines before what is left out, whether that begins like a frame (with a number of atoms,
+        or with a line before ``Properties``), and lines before the copy; None where no frame
+        follows.
     """
     _, compression = split_suffix(path)
     opener = COMPRESSIONS.get(compression, open)
     start, following = n_before, None
-    is_header = False
-    found = False
-    with opener(path, "rt", encoding="utf-8") as source, copy.open("w", encoding="utf-8") as target:
+    has_count = has_columns = found = False
+    with (
+        opener(path, "rt", encoding="utf-8-sig") as source,
+        copy.open("w", encoding="utf-8") as target,
+    ):
         for index, piece in _pieces(source):
             if following is not None:
                 target.write(piece)
             elif index >= n_before and not found:
                 if piece.strip():
-                    found, start, is_header = True, index, bool(_COUNT.fullmatch(piece))
+                    found, start, has_count = True, index, bool(_COUNT.fullmatch(piece))
+            elif found and index == start + 1 and "Properties=" in piece:
+                has_columns = True
             # the second line of a frame is a comment, even if it holds a number alone
-            elif found and index > start + is_header and _COUNT.fullmatch(piece):
+            elif found and index > start + has_count and _COUNT.fullmatch(piece):
                 following = index
                 target.write(piece)
-    return start, is_header, following
+    return start, has_count or has_columns, following
 
 
 def _pieces(stream: IO[str]) -> Iterator[tuple[int, str]]:
