@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,12 +23,11 @@ from eqpot.data.audit import Audit, audit_frames
 from eqpot.data.checksums import sha256_of
 from eqpot.data.graphs import CACHE_BYTES
 from eqpot.data.groups import strata, trajectory_groups
+from eqpot.data.suffixes import STORES
 from eqpot.data.weights import check_config_weights, weighted
 from eqpot.elements import SYMBOLS
 from eqpot.training.progress import RunLog
 from eqpot.training.recipe import DataSection, Recipe
-
-_STORES: Final = (".h5", ".hdf5")
 
 
 @dataclass(frozen=True)
@@ -72,7 +70,7 @@ class _Files:
     def open(self, name: str) -> Sequence[Frame]:
         section = self.section
         frames: Sequence[Frame]
-        if Path(name).suffix.lower() in _STORES:
+        if Path(name).suffix.lower() in STORES:
             frames = FrameStore(name)
             self.log.line(f"{name}: {len(frames)} frames, {int(frames.n_atoms.sum())} atoms")
         else:
@@ -118,11 +116,13 @@ def read_data(recipe: Recipe, log: RunLog) -> RunData:
         validation = files.open_without_isolated_atoms(section.validation)
         audited["validation"] = validation
     else:
-        groups = trajectory_groups(train) if section.split == "group" else None
+        by_group = section.split == "group"
+        groups = trajectory_groups(train, section.validation) if by_group else None
         kinds = strata(train) if section.split == "stratified" else None
         split = split_frames(
             train, section.validation, recipe.training.seed, groups=groups, strata=kinds
         )
+        log.line(str(split))
         train, validation = chosen(train, split.train), chosen(train, split.validation)
     if section.config_weights:
         check_config_weights(section.config_weights, {frame.config_type for frame in train})

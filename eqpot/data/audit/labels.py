@@ -1,6 +1,5 @@
 """Labels that are absent, not read, or the same in every frame."""
 
-import re
 from typing import Final
 
 import numpy as np
@@ -12,11 +11,6 @@ from eqpot.data.audit.scan import Scan
 from eqpot.data.frames import LABELS
 from eqpot.data.readers import LabelReport
 
-_LIKE: Final = {
-    keys.ENERGY: re.compile(r"energ|(^|_)e(_|$|tot|0$)|toten", re.IGNORECASE),
-    keys.FORCES: re.compile(r"forc|gradient|(^|_)f(_|$)", re.IGNORECASE),
-    keys.STRESS: re.compile(r"stress|virial|pressure", re.IGNORECASE),
-}
 _CONSTANT: Final = 1e-9
 _SAME: Final = 1e-6
 """Part by which invariants of one structure may differ, as files round positions."""
@@ -72,9 +66,7 @@ def _could_have(scan: Scan, label: str) -> int:
 
 def _unread(scan: Scan, label: str, report: LabelReport | None) -> list[Finding]:
     """Return whether frames without a label may have it under a name that is not read."""
-    like = []
-    if report is not None:
-        like = sorted(name for name in report.unlabelled_keys if _LIKE[label].search(name))
+    like = [] if report is None else report.unread(label)
     if not like:
         return []
     shown = ", ".join(f"`{name}`" for name in like)
