@@ -459,6 +459,8 @@ def test_labels_that_are_absent_unread_or_constant_are_named(sets):
     frames = sets["alloy"]["train"][:20]
     bare = [replace(f, forces=None, stress=None) for f in frames]
     report = LabelReport(unlabelled_keys={"dft_f", "my_virial", "note"})
+    for frame in bare:
+        report.add(frame)
     found = causes(audit_frames({"train": bare}, reports={"train": report}).findings)
     assert {"labels.unread.forces", "labels.unread.stress"} <= found
     assert "labels.absent.forces" in causes(audit_frames({"train": bare}).findings)
