@@ -802,3 +802,19 @@ def test_command_reads_files_with_the_options_of_convert(tmp_path):
     assert table["closest_contact"] == pytest.approx(closest, rel=1e-6)
     wrong = CliRunner().invoke(command(), [str(tmp_path / "set.npz"), "--units", "kcal/mol"])
     assert isinstance(wrong.exception, ValueError)
+
+
+@pytest.mark.parametrize("factor", [1 / HARTREE, 1 / KCAL_PER_MOL])
+def test_labels_that_are_all_in_one_foreign_unit_are_suspected(sets, factor):
+    """They agree with each other; only the stiffness of the atoms is not of this world."""
+    frames = [
+        replace(
+            f,
+            energy=None if f.energy is None else f.energy * factor,
+            forces=None if f.forces is None else f.forces * factor,
+            stress=None if f.stress is None else f.stress * factor,
+        )
+        for f in sets["silicon"]["train"]
+    ]
+    found = audit_frames({"train": frames}).findings
+    assert {f.severity for f in found if f.check == "units"} == {"warning"}

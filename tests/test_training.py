@@ -127,7 +127,7 @@ def test_defaults_are_a_recipe(tmp_path):
 def test_the_audit_stops_what_a_training_should_not_rest_on(frames, tmp_path):
     """The test frames are training frames, which is an error unless it is accepted."""
     audited = {"audit": True}
-    with pytest.raises(ValueError, match=r"(?s)\[overlap\].*`data\.accept`"):
+    with pytest.raises(ValueError, match=r"(?s)\[overlap\].*accept: \[overlap\]"):
         quiet_run(recipe_of(frames, tmp_path / "run", audited))
     assert not (tmp_path / "run").exists()
     result = quiet_run(recipe_of(frames, tmp_path / "run", audited | {"accept": ["overlap"]}))

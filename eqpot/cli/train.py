@@ -45,6 +45,9 @@ def train_potential(
     except InterruptedRunError as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(error.exit_code) from error
+    except KeyboardInterrupt as error:
+        typer.echo("stopped; what is written stays, and the same command goes on", err=True)
+        raise typer.Exit(130) from error
 
 
 def _report(result: RunResult, log: RunLog) -> None:

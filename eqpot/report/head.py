@@ -83,12 +83,21 @@ def judge_accuracy(evaluations: Mapping[str, Evaluation]) -> Check:
     text = f"{what} on {name_of_set(name)} are wrong by {figures(rmse)} {unit} (RMSE)"
     if ratio is None:
         return Check("accuracy", Status.UNKNOWN, f"{text}; their references do not vary.")
-    return Check(
-        "accuracy",
-        _grade(ratio, GOOD_ERROR, FAIR_ERROR),
-        f"{text}, {figures(100 * ratio, 2)} % of their spread (good up to "
-        f"{100 * GOOD_ERROR:.0f} %, fair up to {100 * FAIR_ERROR:.0f} %).",
+    grade = _grade(ratio, GOOD_ERROR, FAIR_ERROR)
+    text += (
+        f", {figures(100 * ratio, 2)} % of their spread (good up to {100 * GOOD_ERROR:.0f} %, fair "
+        f"up to {100 * FAIR_ERROR:.0f} %)."
     )
+    # forces may be good while energies have not converged yet
+    has_both = label != keys.ENERGY and keys.ENERGY in evaluation.comparisons
+    of_energy = relative_error(evaluation, keys.ENERGY) if has_both else None
+    if of_energy is not None and of_energy > 1.0:
+        grade = Status.BAD
+        text += (
+            f" Energies are wrong by {figures(100 * of_energy, 2)} % of their spread: they have "
+            "not converged; train longer."
+        )
+    return Check("accuracy", grade, text)
 
 
 def judge_generalization(evaluations: Mapping[str, Evaluation]) -> Check:

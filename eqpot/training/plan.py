@@ -1,6 +1,7 @@
 """The plan of a run: how many steps it has, and when it validates; fixed before the first step."""
 
 import copy
+import statistics
 import time
 from dataclasses import asdict, dataclass
 from typing import Final
@@ -96,7 +97,7 @@ def _seconds_of_a_step(
     objective: Objective,
     seconds: float,
 ) -> float:
-    """Return the mean time of a step on a copy that is thrown away."""
+    """Return the median time of a step on a copy that is thrown away."""
     probe = copy.deepcopy(potential)
     optimizer = build_optimizer(probe, settings.optimizer, settings.learning_rate)
     dataset = StepDataset(train_set, order, objective.share, objective.edge_budget, frozenset())
@@ -116,4 +117,4 @@ def _seconds_of_a_step(
         before = now
         if len(times) > 3 and now - started > seconds:
             break
-    return sum(times[2:]) / len(times[2:])
+    return statistics.median(times[2:])

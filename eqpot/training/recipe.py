@@ -87,7 +87,7 @@ class DataSection(Section):
     reference_energies: dict[str, float] | None = None
     """E0 of elements by symbol, eV; others come from isolated atoms or least squares."""
 
-    @field_validator("train", mode="before")
+    @field_validator("train", "test", "accept", mode="before")
     @classmethod
     def _one_or_many(cls, value: Any) -> Any:
         return [value] if isinstance(value, str) else value

@@ -154,10 +154,13 @@ def run(
             return None
         result.potential = merged(result.potential)
         result.raw_potential = merged(result.raw_potential)
-        log.line(
-            f"trained {result.n_steps} steps in {format_duration(result.seconds)}; lately "
-            f"{result.frames_per_second:.1f} frames/s, {result.waiting:.1%} waiting for frames"
-        )
+        pace = ""
+        if result.frames_per_second > 0.0:
+            pace = (
+                f"; lately {result.frames_per_second:.1f} frames/s, {result.waiting:.1%} of the "
+                "time waiting for them"
+            )
+        log.line(f"trained {result.n_steps} steps in {format_duration(result.seconds)}{pace}")
         whole = _write_results(recipe, data, start, result, audit, log, started)
         if finish is not None:
             finish(whole)
@@ -221,13 +224,13 @@ def _prepare(
 
 def _audit(recipe: Recipe, data: RunData, log: RunLog) -> dict[str, Any]:
     audit = audit_data(data)
-    log.line(str(audit))
-    errors = audit.error_text(recipe.data.accept)
-    if errors:
+    causes = sorted({f.cause for f in audit.errors if f.cause not in recipe.data.accept})
+    if causes:
         raise ValueError(
-            f"the audit found what a training should not rest on:\n{errors}\nMend the data; or, to "
-            "train on them as they are, name the cause (in brackets) in `data.accept`"
+            f"the audit found what a training should not rest on:\n{audit}\nMend the data; or, to "
+            f"train on them as they are, write `accept: [{', '.join(causes)}]` in section `data`"
         )
+    log.line(str(audit))
     return audit.as_dict()
 
 

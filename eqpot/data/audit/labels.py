@@ -39,6 +39,18 @@ def check_labels(scan: Scan, report: LabelReport | None) -> list[Finding]:
                     scan.n_frames - present,
                 )
             )
+    if not any(scan.counts.present.values()):
+        findings.append(
+            Finding(
+                "error",
+                "labels",
+                "labels.none",
+                f"{scan.name}: no frame has energy, forces or stress: nothing to learn from",
+                "name the keys of the labels, or give files that have them",
+                (scan.name,),
+                scan.n_frames,
+            )
+        )
     if report is not None and report.n_stress_dropped:
         findings.append(
             Finding(

@@ -1,7 +1,6 @@
 """The audit: findings and a table for each set, for eyes and for machines."""
 
 import math
-from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -57,11 +56,6 @@ class Audit:
             "sets": {name: _plain(table) for name, table in self.sets.items()},
             "findings": [finding.as_dict() for finding in self.findings],
         }
-
-    def error_text(self, accepted: Collection[str] = ()) -> str:
-        """Return the text of the errors but those of accepted causes, which stops a training."""
-        told = [finding for finding in self.errors if finding.cause not in accepted]
-        return "\n".join(finding_lines(told))
 
     def __str__(self) -> str:
         lines: list[str] = []

@@ -23,6 +23,7 @@ ERROR: Final = 5.0
 """Odds of e^5 = 150 to 1, after what it costs beforehand, stop a training."""
 WARNING: Final = 1.5
 _RIVAL: Final = 1.5
+_FAR: Final = 2.7
 """A reading is named beside the best one if its odds are no worse than this."""
 _SLACK: Final = 1.0
 _MOST_SAID: Final = 6.0
@@ -68,6 +69,8 @@ def check_scales(
     if not suspected:
         findings += check_unrelated_energies(scan, evidence, fit, pairs, stress)
         findings += check_ratio(scan, evidence)
+    if not findings:
+        findings += _stiffness(scan, evidence)
     judged = bool(findings)
     findings += _stress(scan, stress, suspected if evidence.is_consistent else [])
     skew = asymmetric(scan.sampled)
@@ -228,6 +231,31 @@ def _explain(cause: str, reading: Reading) -> tuple[str, str]:
 
 def _force_unit(reading: Reading) -> str:
     return f"{DECLARED[reading.force_energy]}/{DECLARED[reading.force_length]}"
+
+
+def _stiffness(scan: Scan, evidence: Evidence) -> list[Finding]:
+    """Return whether atoms are far stiffer or softer than such atoms are.
+
+    Labels that are all in one foreign unit agree with each other; this alone can tell.
+    """
+    stiffness = evidence.stiffness
+    median, spread = evidence.expected_stiffness
+    if stiffness is None or stiffness.value <= 0.0:
+        return []
+    if abs(math.log(stiffness.value / median)) < _FAR * max(spread, 0.6):
+        return []
+    return [
+        Finding(
+            "warning",
+            "units",
+            "units.stiffness",
+            f"{scan.name}: by forces and positions atoms have a stiffness of "
+            f"{stiffness.value:.3g} eV/Å² ({stiffness.how}); such atoms have some {median:.3g}",
+            "check the units of forces and positions, and of energies and stress with them",
+            (scan.name,),
+            scan.n_frames,
+        )
+    ]
 
 
 def _stress(scan: Scan, verdict: StressVerdict | None, suspected: Sequence[str]) -> list[Finding]:
