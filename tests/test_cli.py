@@ -71,6 +71,15 @@ def test_there_is_no_completion_option():
     assert [p.name for p in get_command(app).params if p.name != "help"] == []
 
 
+def test_info_tells_what_a_potential_is_on_one_screen(native, monkeypatch, capsys):
+    assert call(monkeypatch, "info", native) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) < 30 and max(len(line) for line in lines) < 140
+    header = read_header(native)
+    assert f"  elements    {' '.join(header['elements'])}" in lines
+    assert any(header["file_sha256"] in line for line in lines)
+
+
 def test_info_as_json_is_the_header(native, monkeypatch, capsys):
     assert call(monkeypatch, "info", native, "--json") == 0
     assert json.loads(capsys.readouterr().out) == read_header(native)

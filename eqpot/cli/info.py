@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -11,18 +11,54 @@ from eqpot.files import read_header
 
 def info(
     potential: Annotated[Path, typer.Argument(help="A potential (.eqpot).")],
-    as_json: Annotated[bool, typer.Option("--json", help="Print the header as JSON.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the whole header as JSON, recipe included.")
+    ] = False,
 ) -> None:
     """Show elements, hyper-parameters, training and errors of a potential."""
     header = read_header(potential)
     if as_json:
         typer.echo(json.dumps(header, indent=1))
         return
-    typer.echo(f"{potential}")
-    for name, value in header.items():
-        if isinstance(value, dict):
-            typer.echo(f"{name}:")
-            for key, entry in value.items():
-                typer.echo(f"  {key}: {json.dumps(entry, ensure_ascii=False)}")
-        else:
-            typer.echo(f"{name}: {json.dumps(value, ensure_ascii=False)}")
+    typer.echo("\n".join(summary(potential, header)))
+
+
+def summary(potential: Path, header: dict[str, Any]) -> list[str]:
+    """Return the lines that tell what a potential is, without its recipe and checksums."""
+    settings = ", ".join(f"{key} {value}" for key, value in header["model"]["settings"].items())
+    pairs = zip(header["elements"], header["reference_energies"], strict=True)
+    provenance, errors = header["provenance"], header["errors"]
+    repulsion = "nuclear (ZBL)" if header["repulsion"] else "none"
+    lines = [
+        f"{potential}",
+        f"  identity    {header['file_sha256']}",
+        f"  elements    {' '.join(header['elements'])}",
+        f"  radius      {header['r_max']} Å",
+        f"  model       {header['model']['kind']}: {settings}; {header['dtype']}",
+        f"  repulsion   {repulsion}",
+        f"  E0          {', '.join(f'{symbol} {energy:.6f} eV' for symbol, energy in pairs)}",
+        f"  written by  eqpot {header['eqpot_version']}",
+    ]
+    if "n_steps" in provenance:
+        lines.append(
+            f"  trained     {provenance['n_steps']} steps, {provenance['n_epochs']:.1f} epochs"
+        )
+    if "fine_tuning" in provenance:
+        base = provenance["fine_tuning"]
+        lines.append(f"  started at  {base['potential']} ({base['file_sha256']})")
+    lines += [f"  data        {name}" for name in provenance.get("data_sha256", {})]
+    rows = [
+        (name, label, entry)
+        for name, labels in errors.items()
+        if isinstance(labels, dict)
+        for label, entry in labels.items()
+        if isinstance(entry, dict) and "rmse" in entry
+    ]
+    if rows:
+        lines.append("  errors (RMSE, MAE)")
+        width = max(len(name) for name, _, _ in rows)
+        for name, label, entry in rows:
+            numbers = f"{entry['rmse']:>10.4g}{entry['mae']:>10.4g} {entry['unit']}"
+            lines.append(f"    {name:<{width}}  {label:<7}{numbers}")
+    lines.append("  --json prints everything, the recipe too")
+    return lines
