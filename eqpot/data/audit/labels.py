@@ -42,11 +42,11 @@ def check_labels(scan: Scan, report: LabelReport | None) -> list[Finding]:
     if not any(scan.counts.present.values()):
         findings.append(
             Finding(
-                "error",
+                "warning",
                 "labels",
                 "labels.none",
                 f"{scan.name}: no frame has energy, forces or stress: nothing to learn from",
-                "name the keys of the labels, or give files that have them",
+                "to train a potential, name the keys of the labels, or give files that have them",
                 (scan.name,),
                 scan.n_frames,
             )
