@@ -1,4 +1,4 @@
-"""Loggers of a run's metrics: CSV, TensorBoard, Weights & Biases, MLflow; for ``Fabric(loggers=)``.
+"""Loggers of a run's metrics: CSV, TensorBoard, Weights & Biases, MLflow, with Fabric's interface.
 
 Nothing leaves the machine unless the user says so in the environment: ``WANDB_MODE=online``, or an
 ``MLFLOW_TRACKING_URI`` of a server.

@@ -52,7 +52,7 @@ class DataSection(Section):
     """What to learn from."""
 
     train: Annotated[list[str], Field(min_length=1)]
-    """Files of training frames: extended XYZ, what ASE reads, npz of MD17, or an eqpot store."""
+    """Training frames: extended XYZ, VASP, DeePMD folders, npz, what ASE reads, or eqpot stores."""
     validation: float | str = 0.1
     """Fraction of the training frames that validates, or a file."""
     split: Literal["random", "group", "stratified"] = "random"
