@@ -35,9 +35,11 @@ class _Settings(_Strict):
     n_features: int = Field(ge=1, le=4096)
     l_max: int = Field(ge=0, le=12)
     l_hidden: int = Field(ge=0, le=12)
+    n_senders: int = Field(ge=1, le=4096)
     n_layers: int = Field(ge=1, le=16)
     n_radial: int = Field(ge=1, le=256)
     correlation: int = Field(ge=1, le=8)
+    n_element_channels: int = Field(ge=0, le=256)
 
 
 class _Model(_Strict):

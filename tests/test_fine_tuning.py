@@ -199,7 +199,7 @@ def test_low_rank_updates_merge_into_plain_weights(potential, tmp_path):
     names = {name: parameter.shape for name, parameter in potential.named_parameters()}
     assert {name: parameter.shape for name, parameter in plain.named_parameters()} == names
     for left, right in zip(
-        potential.model.first_layer.mix.weight, plain.model.first_layer.mix.weight, strict=True
+        potential.model.first.layer.mix.weight, plain.model.first.layer.mix.weight, strict=True
     ):
         assert torch.linalg.matrix_rank(right - left, rtol=1e-8) == 3
     save_potential(tmp_path / "plain.eqpot", plain)
@@ -237,7 +237,7 @@ def test_a_new_element_leaves_the_known_ones_alone(base_file, potential, train, 
     fine_tuning.potential.reference_energies[:7] = potential.reference_energies
     assert_equal(fine_tuning.potential, potential, structures(1))
     learns = {name for name, p in fine_tuning.potential.named_parameters() if p.requires_grad}
-    assert {"model.embedding", "model.first_density.weight"} <= learns
+    assert {"model.embedding", "model.first.elements"} <= learns
     save_potential(tmp_path / "extended.eqpot", merged(fine_tuning.potential))
     loaded = load_potential(tmp_path / "extended.eqpot", torch.float64)
     assert_equal(loaded, fine_tuning.potential, [*structures(1), molecule("CF4")])
@@ -394,7 +394,7 @@ def test_a_run_of_low_rank_leaves_a_plain_file(generations, base_file):
         for (name, one), other in zip(base.named_parameters(), tuned.parameters(), strict=True)
         if not torch.equal(one, other)
     }
-    assert "model.first_layer.mix.weight" in changed
+    assert "model.first.layer.mix.weight" in changed
     assert "model.embedding" not in changed
     assert_equal(tuned, result.training.potential, structures())
     assert (result.output / "potential.pt").exists()

@@ -183,7 +183,7 @@ def test_evaluation_weights_of_schedule_free_are_the_average():
 def test_a_frozen_parameter_stays():
     for settings in (OptimizerSettings(), OptimizerSettings(kind="muon")):
         potential = potential_of(0)
-        frozen = [*potential.model.radial.parameters()]
+        frozen = [*potential.model.first.radial.parameters()]
         for parameter in frozen:
             parameter.requires_grad_(False)
         before = [parameter.clone() for parameter in frozen]

@@ -1,17 +1,18 @@
 """The flagship: band-limited fields on R³ × S², multiplied exactly on points of the sphere.
 
-Letters: k packed (l, m), n atoms, j neighbour slots, a radial functions, c channels, z species.
+Letters: k packed (l, m), n atoms, j neighbour slots, a radial functions, c channels, s sender
+channels, z species.
 """
 
-from dataclasses import asdict, dataclass
-from typing import Dict, List
+from dataclasses import asdict, dataclass, replace
+from typing import Dict, Final, List
 
 import torch
 from torch import Tensor, nn
 
 from eqpot import keys
-from eqpot.nn.density import ChannelDensity, FieldAverage, ScalarDensity
-from eqpot.nn.fields import DegreeLinear, Gate
+from eqpot.nn.density import ChannelDensity, FieldAverage, species_density
+from eqpot.nn.fields import DegreeLinear, Gate, Projection
 from eqpot.nn.neighbors import pad_edges
 from eqpot.nn.radial import RadialNetwork
 from eqpot.so3 import SphereProduct, spherical_harmonics
@@ -29,29 +30,38 @@ class GauntSettings:
         Highest degree of the densities and of the products.
     l_hidden
         Highest degree of the features that travel between layers.
+    n_senders
+        Channels of each degree that an atom sends to its neighbours.
     n_layers
         Message-passing layers; an atom sees ``n_layers * r_max``.
     n_radial
         Radial functions before the channel weights.
     correlation
         Body order of a layer less one: the number of densities in the highest product.
+    n_element_channels
+        Numbers in which an atom tells its element in the first layer; 0 for as many as there are
+        elements, at most 16.
     """
 
     n_features: int = 64
     l_max: int = 3
     l_hidden: int = 1
+    n_senders: int = 32
     n_layers: int = 2
     n_radial: int = 8
     correlation: int = 3
+    n_element_channels: int = 0
 
     def __post_init__(self) -> None:
         for name, least in (
             ("n_features", 1),
             ("l_max", 0),
             ("l_hidden", 0),
+            ("n_senders", 1),
             ("n_layers", 1),
             ("n_radial", 1),
             ("correlation", 1),
+            ("n_element_channels", 0),
         ):
             value = getattr(self, name)
             if value < least:
@@ -67,13 +77,15 @@ class GauntSettings:
 
 
 PRESETS = {
-    "small": GauntSettings(n_features=32),
-    "medium": GauntSettings(n_features=64),
-    "large": GauntSettings(n_features=128),
+    "small": GauntSettings(n_features=32, n_senders=16),
+    "medium": GauntSettings(n_features=64, n_senders=32),
+    "large": GauntSettings(n_features=128, n_senders=64),
 }
 
-N_READOUT = 16
+N_READOUT: Final = 16
 """Width of the hidden layer of the last readout."""
+N_ELEMENT_CHANNELS: Final = 16
+"""Most numbers in which an atom tells its element, unless the settings say more."""
 
 
 class ProductStep(nn.Module):
@@ -81,8 +93,12 @@ class ProductStep(nn.Module):
 
     Parameters
     ----------
+    n_left
+        Channels of the product so far.
+    n_density
+        Channels of the density.
     n_features
-        Channels.
+        Channels of the result.
     l_max
         Highest degree of the factors.
     l_product
@@ -91,11 +107,13 @@ class ProductStep(nn.Module):
         Highest degree of the message, at most ``l_product``.
     """
 
-    def __init__(self, n_features: int, l_max: int, l_product: int, l_out: int) -> None:
+    def __init__(
+        self, n_left: int, n_density: int, n_features: int, l_max: int, l_product: int, l_out: int
+    ) -> None:
         super().__init__()
         self.n_out = (l_out + 1) ** 2
-        self.mix_left = DegreeLinear(l_max, n_features, n_features)
-        self.mix_right = DegreeLinear(l_max, n_features, n_features)
+        self.mix_left = Projection(l_max, n_left, n_features)
+        self.mix_right = Projection(l_max, n_density, n_features)
         self.multiply = SphereProduct(l_max, l_max, l_product)
         self.mix_out = DegreeLinear(l_out, n_features, n_features)
 
@@ -119,10 +137,11 @@ class GauntLayer(nn.Module):
     r"""From the density of an atom to its new field: products, mixing, gate.
 
     .. math::
-        B_1 = W A, \quad B_{\nu+1} = (U_\nu B_\nu) \circledast (V_\nu B_1), \quad
-        m = \sum_\nu O_\nu \, (w_{z\nu} B_\nu), \quad h' = S(w_z h) + \mathrm{gate}(m)
+        B_1 = W A, \quad B_2 = (U_1 A) \circledast (V_1 A), \quad
+        B_{\nu+1} = (U_\nu B_\nu) \circledast (V_\nu A), \quad
+        m = \sum_\nu O_\nu \, (w_{z\nu} B_\nu), \quad h' = \mathrm{skip}(h) + \mathrm{gate}(m)
 
-    U, V, W, O, S mix channels within a degree; the species z scales each body order. Products are
+    U, V, W, O mix channels within a degree; the species z scales each body order. Products are
     pairwise with mixing between, because one high power loses invariants that a chain keeps.
 
     Parameters
@@ -131,6 +150,8 @@ class GauntLayer(nn.Module):
         Hyper-parameters.
     n_species
         Number of elements.
+    n_density
+        Channels of the density.
     l_out
         Highest degree of the new field.
 
@@ -140,58 +161,71 @@ class GauntLayer(nn.Module):
     :class:`eqpot.so3.SphereProduct`.
     """
 
-    def __init__(self, settings: GauntSettings, n_species: int, l_out: int) -> None:
+    def __init__(self, settings: GauntSettings, n_species: int, n_density: int, l_out: int) -> None:
         super().__init__()
         n_features, l_max, correlation = settings.n_features, settings.l_max, settings.correlation
         self.n_out = (l_out + 1) ** 2
         self.normalization = correlation**-0.5
-        self.mix = DegreeLinear(l_max, n_features, n_features)
+        self.mix = Projection(l_out, n_density, n_features)
         self.mix_out = DegreeLinear(l_out, n_features, n_features)
         self.steps = nn.ModuleList(
-            ProductStep(n_features, l_max, l_out if order == correlation else l_max, l_out)
+            ProductStep(
+                n_density if order == 2 else n_features,
+                n_density,
+                n_features,
+                l_max,
+                l_out if order == correlation else l_max,
+                l_out,
+            )
             for order in range(2, correlation + 1)
         )
         self.order_weights = nn.Parameter(1 + 0.1 * torch.randn(correlation, n_species, n_features))
         self.gate = Gate(l_out, n_features)
-        self.skip_weights = nn.Parameter(1 + 0.1 * torch.randn(n_species, n_features))
-        self.skip_linear = nn.Linear(n_features, n_features, bias=False)
 
-    def forward(
-        self, density: Tensor, scalars: Tensor, species: Tensor, isolated: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Return the new field of each atom, and the scalars of isolated atoms.
+    def forward(self, density: Tensor, kept: Tensor, species: Tensor) -> Tensor:
+        """Return the new field of each atom, shape ((l_out + 1)², n, c).
 
         Parameters
         ----------
         density
-            Shape ((l_max + 1)², n, c).
-        scalars
-            l=0 part of the atom's present field, shape (n, c).
+            Shape ((l_max + 1)², n, n_density).
+        kept
+            What :class:`Skip` keeps of the present field, shape (n, c).
         species
             Shape (n,).
-        isolated
-            What ``scalars`` are for an atom of each element without neighbours, shape (z, c).
-
-        Returns
-        -------
-        field : Tensor
-            Shape ((l_out + 1)², n, c).
-        isolated : Tensor
-            Its l=0 part for an atom of each element without neighbours, shape (z, c).
         """
-        first = self.mix(density)
         weights = self.order_weights[:, species]  # vnc
-        message = self.mix_out(first[: self.n_out] * weights[0])
-        product = first
+        message = self.mix_out(self.mix(density[: self.n_out]) * weights[0])
+        product = density
         order = 1
         for step in self.steps:
-            product, part = step(product, first, weights[order])
+            product, part = step(product, density, weights[order])
             message = message + part
             order += 1
         field = self.gate(message * self.normalization)
-        kept = field[0] + self.skip_linear(scalars * self.skip_weights[species])
-        isolated = self.skip_linear(isolated * self.skip_weights)
-        return torch.cat([kept[None], field[1:]]), isolated
+        return torch.cat([(field[0] + kept)[None], field[1:]])
+
+
+class Skip(nn.Module):
+    """What an atom keeps of its scalars from layer to layer: all that it has when isolated.
+
+    Parameters
+    ----------
+    n_features
+        Channels.
+    n_species
+        Number of elements.
+    """
+
+    def __init__(self, n_features: int, n_species: int) -> None:
+        super().__init__()
+        self.skip_weights = nn.Parameter(1 + 0.1 * torch.randn(n_species, n_features))
+        self.linear = nn.Linear(n_features, n_features, bias=False)
+
+    def forward(self, scalars: Tensor, species: Tensor) -> Tensor:
+        """Return the kept scalars, shape (n, c), of scalars of that shape."""
+        kept: Tensor = self.linear(scalars * self.skip_weights[species])
+        return kept
 
 
 class Readout(nn.Module):
@@ -228,6 +262,132 @@ class Readout(nn.Module):
         return energies[:, 0]
 
 
+class FirstInteraction(nn.Module):
+    """The first layer: neighbours tell their element, one-hot or in a few learned numbers.
+
+    Parameters
+    ----------
+    settings
+        Hyper-parameters.
+    n_species
+        Number of elements.
+    r_max, avg_num_neighbors
+        As for :class:`GauntModel`.
+    l_out
+        Highest degree of the new field.
+
+    References
+    ----------
+    Few numbers for many elements: Willatt et al., Phys. Chem. Chem. Phys. 20, 29661 (2018).
+    """
+
+    def __init__(
+        self,
+        settings: GauntSettings,
+        n_species: int,
+        r_max: float,
+        avg_num_neighbors: float,
+        l_out: int,
+    ) -> None:
+        super().__init__()
+        self.normalization: float = avg_num_neighbors**-0.5
+        n_channels = settings.n_element_channels or min(n_species, N_ELEMENT_CHANNELS)
+        one_hot = n_species <= n_channels
+        elements = (
+            torch.eye(n_species, n_channels) if one_hot else torch.randn(n_species, n_channels)
+        )
+        self.elements = nn.Parameter(elements, requires_grad=not one_hot)
+        self.radial = RadialNetwork(r_max, settings.n_radial)
+        self.layer = GauntLayer(settings, n_species, n_channels * settings.n_radial, l_out)
+
+    def forward(
+        self,
+        harmonics: Tensor,
+        distances: Tensor,
+        neighbor_species: Tensor,
+        kept: Tensor,
+        species: Tensor,
+    ) -> Tensor:
+        """Return the field of each atom, shape (k, n, c).
+
+        Parameters
+        ----------
+        harmonics
+            Shape (n, k, j).
+        distances
+            Shape (n, j), Å.
+        neighbor_species
+            Shape (n, j).
+        kept
+            What :class:`Skip` keeps of the embedding of each atom, shape (n, c).
+        species
+            Shape (n,).
+        """
+        senders = self.elements[neighbor_species].transpose(1, 2).contiguous()
+        density = species_density(harmonics, self.radial(distances), senders)
+        field: Tensor = self.layer(density * self.normalization, kept, species)
+        return field
+
+
+class Interaction(nn.Module):
+    """A later layer: neighbours send their fields.
+
+    Parameters
+    ----------
+    settings, n_species, r_max, avg_num_neighbors, l_out
+        As for :class:`FirstInteraction`.
+    """
+
+    def __init__(
+        self,
+        settings: GauntSettings,
+        n_species: int,
+        r_max: float,
+        avg_num_neighbors: float,
+        l_out: int,
+    ) -> None:
+        super().__init__()
+        n_radial, n_senders = settings.n_radial, settings.n_senders
+        self.n_radial = n_radial
+        self.n_senders = n_senders
+        self.density = ChannelDensity(settings.l_max, n_radial, n_senders, avg_num_neighbors)
+        self.average: FieldAverage | None = None
+        if settings.l_hidden > 0:
+            self.average = FieldAverage(settings.l_hidden, n_radial, n_senders, avg_num_neighbors)
+        n_functions = n_radial if self.average is None else 2 * n_radial
+        self.radial = RadialNetwork(r_max, n_functions)
+        self.layer = GauntLayer(settings, n_species, n_senders, l_out)
+
+    def forward(
+        self,
+        harmonics: Tensor,
+        distances: Tensor,
+        senders: Tensor,
+        kept: Tensor,
+        species: Tensor,
+    ) -> Tensor:
+        """Return the new field of each atom, shape (k, n, c).
+
+        Parameters
+        ----------
+        harmonics, distances, species
+            As in :class:`FirstInteraction`.
+        senders
+            What each neighbour sends, shape (n, j, k * s).
+        kept
+            What :class:`Skip` keeps of each atom's present field, shape (n, c).
+        """
+        radial = self.radial(distances)
+        scalars_sent = senders[:, :, : self.n_senders]
+        density = self.density(harmonics, radial[:, : self.n_radial], scalars_sent)
+        if self.average is not None:
+            average = self.average(radial[:, self.n_radial :], senders[:, :, self.n_senders :])
+            n = 1 + average.shape[0]
+            density = torch.cat([density[:1], density[1:n] + average, density[n:]])
+        field: Tensor = self.layer(density, kept, species)
+        return field
+
+
 class GauntModel(nn.Module):
     r"""Potential of band-limited fields with products on an exact sphere rule.
 
@@ -253,50 +413,33 @@ class GauntModel(nn.Module):
     MACE, NeurIPS 2022.
     """
 
-    identity: Tensor
-
     def __init__(
         self, settings: GauntSettings, n_species: int, r_max: float, avg_num_neighbors: float
     ) -> None:
         super().__init__()
-        n_features, n_radial = settings.n_features, settings.n_radial
-        n_later = settings.n_layers - 1
         self.settings = settings
-        self.n_features = n_features
         self.r_max = r_max
         self.avg_num_neighbors = avg_num_neighbors
         self.l_max = settings.l_max
-        self.n_radial = n_radial
-        self.radial = RadialNetwork(r_max, n_radial * (1 + 2 * n_later))
+        n_features, n_later = settings.n_features, settings.n_layers - 1
         self.embedding = nn.Parameter(torch.randn(n_species, n_features))
-        self.register_buffer("identity", torch.eye(n_species), persistent=False)
-
         l_outs = [settings.l_hidden] * n_later + [0]
-        self.first_density = ScalarDensity(
-            settings.l_max, n_radial, n_species, n_features, avg_num_neighbors
+        n_hidden = [0] * n_later + [N_READOUT]
+        surroundings = (settings, n_species, r_max, avg_num_neighbors)
+        self.first = FirstInteraction(*surroundings, l_outs[0])
+        self.later = nn.ModuleList(Interaction(*surroundings, l_out) for l_out in l_outs[1:])
+        self.senders = nn.ModuleList(
+            DegreeLinear(settings.l_hidden, n_features, settings.n_senders) for _ in self.later
         )
-        self.first_layer = GauntLayer(settings, n_species, l_outs[0])
-        self.first_readout = Readout(n_features, 0 if n_later else N_READOUT)
-
-        self.densities = nn.ModuleList()
-        self.averages = nn.ModuleList()
-        self.layers = nn.ModuleList()
-        self.readouts = nn.ModuleList()
-        for index, l_out in enumerate(l_outs[1:], start=1):
-            self.densities.append(
-                ChannelDensity(settings.l_max, n_radial, n_features, avg_num_neighbors)
-            )
-            self.averages.append(
-                FieldAverage(settings.l_hidden, n_radial, n_features, avg_num_neighbors)
-            )
-            self.layers.append(GauntLayer(settings, n_species, l_out))
-            self.readouts.append(Readout(n_features, N_READOUT if index == n_later else 0))
+        self.first_skip = Skip(n_features, n_species)
+        self.skips = nn.ModuleList(Skip(n_features, n_species) for _ in self.later)
+        self.first_readout = Readout(n_features, n_hidden[0])
+        self.readouts = nn.ModuleList(Readout(n_features, n) for n in n_hidden[1:])
 
     @torch.jit.unused
     def scale_energies(self, factor: float) -> None:
         """Multiply the energies by a factor, in the weights of the readouts."""
-        self.first_readout.scale_energies(factor)
-        for readout in self.readouts:
+        for readout in self.heads():
             assert isinstance(readout, Readout)
             readout.scale_energies(factor)
 
@@ -308,10 +451,12 @@ class GauntModel(nn.Module):
     @torch.jit.unused
     def species_parameters(self) -> List[nn.Parameter]:
         """Return the parameters that have a row for each species."""
-        tables = [self.embedding, self.first_density.weight]
-        for layer in (self.first_layer, *self.layers):
-            assert isinstance(layer, GauntLayer)
-            tables += [layer.order_weights, layer.skip_weights]
+        tables = [self.embedding, self.first.elements]
+        for module in self.modules():
+            if isinstance(module, GauntLayer):
+                tables.append(module.order_weights)
+            elif isinstance(module, Skip):
+                tables.append(module.skip_weights)
         return tables
 
     @torch.no_grad()
@@ -324,21 +469,33 @@ class GauntModel(nn.Module):
         origins
             Present species from which each species of the new model is copied.
         """
+        n_channels = self.first.elements.shape[1]
+        settings = replace(self.settings, n_element_channels=n_channels)
+        if n_channels == min(len(origins), N_ELEMENT_CHANNELS):
+            settings = self.settings
         with torch.random.fork_rng(devices=[]):  # the fresh weights are all overwritten
-            model = GauntModel(self.settings, len(origins), self.r_max, self.avg_num_neighbors)
+            model = GauntModel(settings, len(origins), self.r_max, self.avg_num_neighbors)
         model = model.to(self.embedding)
         values = self.state_dict()
-        n_species = len(self.embedding)
         for name, value in values.items():
-            if name == "embedding" or name.endswith(".skip_weights"):
-                values[name] = value[origins]
-            elif name.endswith(".order_weights"):
+            if name.endswith(".order_weights"):
                 values[name] = value[:, origins]
-            elif name == "first_density.weight":  # rows are radial functions times species
-                rows = value.unflatten(1, (self.n_radial, n_species))
-                values[name] = rows[:, :, origins].flatten(1, 2)
+            elif name in ("embedding", "first.elements") or name.endswith(".skip_weights"):
+                values[name] = value[origins]
         model.load_state_dict(values)
+        # two species with one row must be told apart
+        model.first.elements.requires_grad_(len(set(origins)) < len(origins))
         return model
+
+    def isolated_energies(self) -> Tensor:
+        """Return what the readouts give an atom of each element without neighbours, shape (z,)."""
+        species = torch.arange(self.embedding.shape[0], device=self.embedding.device)
+        scalars = self.first_skip(self.embedding, species)
+        energies: Tensor = self.first_readout(scalars)
+        for skip, readout in zip(self.skips, self.readouts, strict=True):
+            scalars = skip(scalars, species)
+            energies = energies + readout(scalars)
+        return energies
 
     def forward(self, graph: Dict[str, Tensor]) -> Dict[str, Tensor]:
         """Return ``node_energy`` and ``node_features``.
@@ -355,33 +512,35 @@ class GauntModel(nn.Module):
             ``node_energy``, in units of the potential's scale, and ``node_features``.
         """
         species = graph[keys.SPECIES]
-        n = species.shape[0]
         neighbors, vectors = pad_edges(
-            graph[keys.EDGE_INDEX], graph[keys.EDGE_VECTORS], n, self.r_max
+            graph[keys.EDGE_INDEX], graph[keys.EDGE_VECTORS], species.shape[0], self.r_max
         )
-        n_slots = neighbors.shape[1]
+        energy, features = self.of_blocks(vectors, neighbors, species)
+        return {keys.NODE_ENERGY: energy, keys.NODE_FEATURES: features}
+
+    @torch.jit.export
+    def of_blocks(
+        self, vectors: Tensor, neighbors: Tensor, species: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Return ``node_energy`` and ``node_features`` for neighbours in blocks.
+
+        Parameters
+        ----------
+        vectors, neighbors
+            As :func:`eqpot.nn.neighbors.pad_edges` returns them.
+        species
+            Shape (n_atoms,).
+        """
         distances = torch.linalg.vector_norm(vectors, dim=1)
-        harmonics = spherical_harmonics(vectors / distances[:, None], self.l_max)
-        harmonics = harmonics.view(n, n_slots, -1, 1)
-        radial = self.radial(distances).view(n, n_slots, -1).split(self.n_radial, dim=2)
-
-        isolated: Tensor = self.embedding  # what each element would have without neighbours
-        basis = (harmonics * radial[0][:, :, None]).view(n, n_slots, -1)  # njka
-        density = self.first_density(basis, self.identity[species][neighbors])
-        field, isolated = self.first_layer(density, isolated[species], species, isolated)
-        energy = self.first_readout(field[0]) - self.first_readout(isolated)[species]
-
-        step = 1
-        for density_of, average_of, layer, readout in zip(
-            self.densities, self.averages, self.layers, self.readouts, strict=True
+        harmonics = spherical_harmonics(vectors / distances[:, None], self.l_max, dim=1)
+        kept = self.first_skip(self.embedding[species], species)
+        field = self.first(harmonics, distances, species[neighbors], kept, species)
+        energy = self.first_readout(field[0])
+        for mix, interaction, skip, readout in zip(
+            self.senders, self.later, self.skips, self.readouts, strict=True
         ):
-            basis = (harmonics * radial[step][:, :, None]).view(n, n_slots, -1)
-            senders = field.transpose(0, 1).reshape(n, -1)[neighbors]  # njK, K = (k, c)
-            density = density_of(basis, senders[:, :, : self.n_features])
-            average = average_of(radial[step + 1], senders)
-            n_shared = average.shape[0]
-            density = torch.cat([density[:n_shared] + average, density[n_shared:]])
-            field, isolated = layer(density, field[0], species, isolated)
-            energy = energy + readout(field[0]) - readout(isolated)[species]
-            step += 2
-        return {keys.NODE_ENERGY: energy, keys.NODE_FEATURES: field}
+            sent = mix(field).transpose(0, 1).flatten(1)  # nK, K = (k, s)
+            kept = skip(field[0], species)
+            field = interaction(harmonics, distances, sent[neighbors], kept, species)
+            energy = energy + readout(field[0])
+        return energy - self.isolated_energies()[species], field

@@ -1,7 +1,8 @@
 """Neighbour densities by contraction first, projection after.
 
-Letters: n atoms, j neighbour slots, a radial functions, k packed (l, m), s sender channels,
-c channels.
+Letters: n atoms, j neighbour slots, a radial functions, k packed (l, m), s sender channels. Slots
+come last wherever they are, so that every sum over neighbours is a matrix product of rows that lie
+together, and so is its derivative.
 """
 
 import torch
@@ -10,15 +11,45 @@ from torch import Tensor, nn
 from eqpot.so3 import degrees
 
 
-class ScalarDensity(nn.Module):
-    r"""Density of neighbours that send scalars.
+def species_density(harmonics: Tensor, radial: Tensor, senders: Tensor) -> Tensor:
+    r"""Return the density of neighbours that send a few numbers, such as their species.
 
-    .. math:: A_{k c}(i) = \bar n^{-1/2} \sum_{a s} W^{l}_{a s c}
+    .. math:: D_{k, s a}(i) = \sum_j Y_k(\hat r_{ij}) \, \varphi_a(r_{ij}) \, s_{j s}
+
+    Senders are narrow, so they go with the radial functions, and no tensor of slots times (k, a)
+    is formed. What follows projects the (s, a) to channels.
+
+    Parameters
+    ----------
+    harmonics
+        Shape (n, k, j).
+    radial
+        Shape (n, a, j).
+    senders
+        Shape (n, s, j).
+
+    Returns
+    -------
+    Tensor
+        Shape (k, n, s * a).
+
+    References
+    ----------
+    Drautz, Phys. Rev. B 99, 014104 (2019), eq. 23.
+    """
+    n, n_slots = radial.shape[0], radial.shape[2]
+    sent = (senders[:, :, None] * radial[:, None]).view(n, -1, n_slots)
+    return torch.bmm(harmonics, sent.transpose(1, 2)).transpose(0, 1)  # nkj,nSj->nkS, S = (s, a)
+
+
+class ChannelDensity(nn.Module):
+    r"""Density of neighbours that send scalars of many channels, weighted channel by channel.
+
+    .. math:: A_{k s}(i) = \bar n^{-1/2} \sum_{a} W^{l}_{a s}
               \sum_j \varphi_a(r_{ij}) \, Y_k(\hat r_{ij}) \, s_{j s}
 
     The sum over neighbours is a matrix product for each atom, over the few radial functions and the
-    sender channels; the weights enter once an atom. With one-hot species as senders the product is
-    narrow, and W is a radial weight for each element, degree and channel.
+    sender channels; the weights enter once an atom.
 
     Parameters
     ----------
@@ -28,129 +59,90 @@ class ScalarDensity(nn.Module):
         Number of radial functions.
     n_senders
         Number of sender channels.
-    n_features
-        Number of channels c.
     avg_num_neighbors
         Mean number of neighbours over the training data.
 
     References
     ----------
-    The density is the one of Drautz, Phys. Rev. B 99, 014104 (2019), eq. 23, and of Batatia et al.,
-    MACE, NeurIPS 2022, eq. 8; contracted before it is projected.
+    The density is the one of Batatia et al., MACE, NeurIPS 2022, eq. 8, without a tensor product
+    with the features of the neighbour; contracted before it is projected.
     """
 
     degrees: Tensor
 
-    def __init__(
-        self, l_max: int, n_radial: int, n_senders: int, n_features: int, avg_num_neighbors: float
-    ) -> None:
+    def __init__(self, l_max: int, n_radial: int, n_senders: int, avg_num_neighbors: float) -> None:
         super().__init__()
+        self.n_radial = n_radial
         self.n_harmonics = (l_max + 1) ** 2
         self.normalization: float = avg_num_neighbors**-0.5
-        self.weight = nn.Parameter(
-            torch.randn(l_max + 1, n_radial * n_senders, n_features) / n_radial**0.5
-        )
+        self.weight = nn.Parameter(torch.randn(l_max + 1, n_radial, n_senders) / n_radial**0.5)
         self.register_buffer("degrees", torch.tensor(degrees(l_max)), persistent=False)
 
     @torch.no_grad()
     @torch.jit.unused
     def match_scale(self, output: Tensor) -> Tensor:
         """Rescale the weights to a root mean square of one for each degree; return that output."""
-        return _match_scale(self.weight, self.degrees, output)
+        return match_scale(self.weight, self.degrees, output)
 
-    def forward(self, basis: Tensor, senders: Tensor) -> Tensor:
+    def forward(self, harmonics: Tensor, radial: Tensor, senders: Tensor) -> Tensor:
         """Return the density of each atom.
 
         Parameters
         ----------
-        basis
-            Products of radial functions and harmonics, shape (n, j, k * a).
+        harmonics
+            Shape (n, k, j).
+        radial
+            Shape (n, a, j).
         senders
             What each neighbour sends, shape (n, j, s).
 
         Returns
         -------
         Tensor
-            Shape (k, n, c).
+            Shape (k, n, s).
         """
-        n = basis.shape[0]
-        contracted = torch.bmm(basis.transpose(1, 2), senders)  # njK,njs->nKs, K = (k, a)
-        contracted = contracted.view(n, self.n_harmonics, -1).transpose(0, 1)
-        return torch.bmm(contracted, self.weight[self.degrees]) * self.normalization
-
-
-class ChannelDensity(nn.Module):
-    r"""Density of neighbours that send scalars of many channels, weighted channel by channel.
-
-    .. math:: A_{k c}(i) = \bar n^{-1/2} \sum_{a} W^{l}_{a c}
-              \sum_j \varphi_a(r_{ij}) \, Y_k(\hat r_{ij}) \, s_{j c}
-
-    Parameters
-    ----------
-    l_max, n_radial, n_features, avg_num_neighbors
-        As in :class:`ScalarDensity`.
-    """
-
-    degrees: Tensor
-
-    def __init__(
-        self, l_max: int, n_radial: int, n_features: int, avg_num_neighbors: float
-    ) -> None:
-        super().__init__()
-        self.n_radial = n_radial
-        self.n_harmonics = (l_max + 1) ** 2
-        self.normalization: float = avg_num_neighbors**-0.5
-        self.weight = nn.Parameter(torch.randn(l_max + 1, n_radial, n_features) / n_radial**0.5)
-        self.register_buffer("degrees", torch.tensor(degrees(l_max)), persistent=False)
-
-    @torch.no_grad()
-    @torch.jit.unused
-    def match_scale(self, output: Tensor) -> Tensor:
-        """Rescale the weights to a root mean square of one for each degree; return that output."""
-        return _match_scale(self.weight, self.degrees, output)
-
-    def forward(self, basis: Tensor, senders: Tensor) -> Tensor:
-        """Return the density of each atom, shape (k, n, c); arguments as :class:`ScalarDensity`."""
-        n = basis.shape[0]
-        contracted = torch.bmm(basis.transpose(1, 2), senders)  # njK,njc->nKc, K = (k, a)
+        n, n_slots = radial.shape[0], radial.shape[2]
+        basis = (harmonics[:, :, None] * radial[:, None]).view(n, -1, n_slots)
+        contracted = torch.bmm(basis, senders)  # nKj,njs->nKs, K = (k, a)
         contracted = contracted.view(n, self.n_harmonics, self.n_radial, -1)
-        weighted = (contracted * self.weight[self.degrees]).sum(dim=2)  # nkac,kac->nkc
-        return weighted.transpose(0, 1) * self.normalization
+        weight = self.weight[self.degrees] * self.normalization
+        return (contracted * weight).sum(dim=2).transpose(0, 1)  # nkas,kas->nks
 
 
 class FieldAverage(nn.Module):
-    r"""Weighted sum of the fields of neighbours, through filters without direction.
+    r"""Weighted sum of the fields of neighbours of degree 1 and more, without direction.
 
-    .. math:: T_{k c}(i) = \bar n^{-1/2} \sum_{a} W^{l}_{a c} \sum_j \varphi_a(r_{ij}) \, h_{j k c}
+    .. math:: T_{k s}(i) = \bar n^{-1/2} \sum_{a} W^{l}_{a s} \sum_j \varphi_a(r_{ij}) \, h_{j k s},
+              \quad l \geq 1
 
     Equivariant because the filter is a scalar; directions meet the field in the products that
-    follow, at the atom, so no tensor product is taken on an edge.
+    follow, at the atom, so no tensor product is taken on an edge. For l = 0 it would repeat what
+    the density has.
 
     Parameters
     ----------
     l_max
-        Highest degree of the field.
-    n_radial, n_features, avg_num_neighbors
-        As in :class:`ScalarDensity`.
+        Highest degree of the field, at least 1.
+    n_radial, n_senders, avg_num_neighbors
+        As in :class:`ChannelDensity`.
     """
 
     degrees: Tensor
 
-    def __init__(
-        self, l_max: int, n_radial: int, n_features: int, avg_num_neighbors: float
-    ) -> None:
+    def __init__(self, l_max: int, n_radial: int, n_senders: int, avg_num_neighbors: float) -> None:
         super().__init__()
-        self.n_harmonics = (l_max + 1) ** 2
+        self.n_components = (l_max + 1) ** 2 - 1
         self.n_radial = n_radial
         self.normalization: float = avg_num_neighbors**-0.5
-        self.weight = nn.Parameter(torch.randn(l_max + 1, n_radial, n_features) / n_radial**0.5)
-        self.register_buffer("degrees", torch.tensor(degrees(l_max)), persistent=False)
+        self.weight = nn.Parameter(torch.randn(l_max, n_radial, n_senders) / n_radial**0.5)
+        indices = torch.tensor(degrees(l_max)[1:], dtype=torch.long) - 1
+        self.register_buffer("degrees", indices, persistent=False)
 
     @torch.no_grad()
     @torch.jit.unused
     def match_scale(self, output: Tensor) -> Tensor:
         """Rescale the weights to a root mean square of one for each degree; return that output."""
-        return _match_scale(self.weight, self.degrees, output)
+        return match_scale(self.weight, self.degrees, output)
 
     def forward(self, radial: Tensor, senders: Tensor) -> Tensor:
         """Return the average of each atom.
@@ -158,23 +150,34 @@ class FieldAverage(nn.Module):
         Parameters
         ----------
         radial
-            Radial functions, shape (n, j, a).
+            Shape (n, a, j).
         senders
-            Field of each neighbour, shape (n, j, k * c).
+            Field of each neighbour without its l = 0, shape (n, j, k * s).
 
         Returns
         -------
         Tensor
-            Shape (k, n, c).
+            Shape (k, n, s).
         """
         n = radial.shape[0]
-        contracted = torch.bmm(radial.transpose(1, 2), senders)  # nja,njK->naK, K = (k, c)
-        contracted = contracted.view(n, self.n_radial, self.n_harmonics, -1)
-        weights = self.weight[self.degrees].transpose(0, 1)  # akc
-        return (contracted * weights).sum(dim=1).transpose(0, 1) * self.normalization
+        contracted = torch.bmm(radial, senders)  # naj,njK->naK, K = (k, s)
+        contracted = contracted.view(n, self.n_radial, self.n_components, -1)
+        weight = self.weight[self.degrees].transpose(0, 1) * self.normalization  # aks
+        return (contracted * weight).sum(dim=1).transpose(0, 1)
 
 
-def _match_scale(weight: Tensor, degree_of: Tensor, output: Tensor) -> Tensor:
+def match_scale(weight: Tensor, degree_of: Tensor, output: Tensor) -> Tensor:
+    """Rescale weights to an output with a root mean square of one in each degree; return that.
+
+    Parameters
+    ----------
+    weight
+        One row for each degree; changed in place.
+    degree_of
+        Row of each component, shape (k,).
+    output
+        What the weights gave, linear in them, shape (k, n, s).
+    """
     squares = output.square().mean(dim=(1, 2))
     totals = squares.new_zeros(len(weight)).index_add(0, degree_of, squares)
     means = totals / torch.bincount(degree_of)

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from eqpot.nn.density import match_scale
 from eqpot.so3 import degrees
 
 
@@ -27,6 +28,16 @@ class DegreeLinear(nn.Module):
     def forward(self, field: Tensor) -> Tensor:
         """Return the mapped field, shape ((l_max + 1)², n, n_out)."""
         return torch.bmm(field, self.weight[self.degrees])  # knc,kcd->knd
+
+
+class Projection(DegreeLinear):
+    """Linear map of a density to channels that start with a root mean square of one."""
+
+    @torch.no_grad()
+    @torch.jit.unused
+    def match_scale(self, output: Tensor) -> Tensor:
+        """Rescale the weights to a root mean square of one for each degree; return that output."""
+        return match_scale(self.weight, self.degrees, output)
 
 
 class Gate(nn.Module):

@@ -29,7 +29,7 @@ def pad_edges(
     neighbors : Tensor
         Neighbour in each slot, shape (n_atoms, n_slots), int64; 0 in empty slots.
     vectors : Tensor
-        Shape (n_atoms * n_slots, 3), Å.
+        Shape (n_atoms, 3, n_slots), Å.
     """
     centers = edge_index[0]
     counts = torch.bincount(centers, minlength=n_atoms)
@@ -44,4 +44,5 @@ def pad_edges(
     neighbors = torch.zeros(n_atoms * n_slots, dtype=torch.long, device=centers.device)
     neighbors = neighbors.index_copy(0, slots, edge_index[1])
     vectors = far.expand(n_atoms * n_slots, 3).index_copy(0, slots, edge_vectors)
+    vectors = vectors.view(n_atoms, n_slots, 3).transpose(1, 2).contiguous()
     return neighbors.view(n_atoms, n_slots), vectors

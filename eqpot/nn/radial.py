@@ -99,15 +99,15 @@ class RadialNetwork(nn.Module):
         Parameters
         ----------
         distances
-            Shape (n,), Å.
+            Shape (n, j), Å.
 
         Returns
         -------
         Tensor
-            Shape (n, n_functions).
+            Shape (n, n_functions, j).
         """
-        phases = distances[:, None] * self.frequencies
-        encoded = torch.cat([torch.cos(phases), torch.sin(phases)], dim=1)
-        envelope = polynomial_envelope(distances, self.r_max)
+        phases = distances[:, :, None] * self.frequencies
+        encoded = torch.cat([torch.cos(phases), torch.sin(phases)], dim=2)
         values: Tensor = self.network(encoded)
-        return values * envelope[:, None]
+        envelope = polynomial_envelope(distances, self.r_max)
+        return values.transpose(1, 2).contiguous() * envelope[:, None]

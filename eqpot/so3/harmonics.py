@@ -17,7 +17,7 @@ def degrees(l_max: int) -> list[int]:
     return [degree for degree in range(l_max + 1) for _ in range(2 * degree + 1)]
 
 
-def spherical_harmonics(directions: Tensor, l_max: int) -> Tensor:
+def spherical_harmonics(directions: Tensor, l_max: int, dim: int = -1) -> Tensor:
     r"""Return the real spherical harmonics of unit vectors up to degree ``l_max``.
 
     .. math:: Y_{lm}(\hat r) = N_{lm} \, Q_l^m(z) \, \{c_m(x, y), s_{|m|}(x, y)\}
@@ -29,9 +29,11 @@ def spherical_harmonics(directions: Tensor, l_max: int) -> Tensor:
     Parameters
     ----------
     directions
-        Unit vectors, shape (..., 3).
+        Unit vectors, shape (..., 3), or with their components along another axis.
     l_max
         Highest degree, not negative.
+    dim
+        Axis of the components, and of the harmonics.
 
     Returns
     -------
@@ -42,9 +44,7 @@ def spherical_harmonics(directions: Tensor, l_max: int) -> Tensor:
     ----------
     Recursion in Cartesian coordinates: Bigi et al., J. Chem. Phys. 159, 064802 (2023).
     """
-    x = directions[..., 0]
-    y = directions[..., 1]
-    z = directions[..., 2]
+    x, y, z = torch.unbind(directions, dim)
     one = torch.ones_like(x)
     cosines: List[Tensor] = [one]  # c_m
     sines: List[Tensor] = [torch.zeros_like(x)]  # s_m
@@ -81,4 +81,4 @@ def spherical_harmonics(directions: Tensor, l_max: int) -> Tensor:
         values.append(norms[0] * legendre[0])
         for m in range(1, degree + 1):
             values.append(norms[m] * legendre[m] * cosines[m])
-    return torch.stack(values, dim=-1)
+    return torch.stack(values, dim=dim)

@@ -115,12 +115,16 @@ class ModelSection(Section):
     """Highest degree of the densities."""
     l_hidden: Annotated[int, Field(ge=0, le=8)] | None = None
     """Highest degree of the features between layers."""
+    n_senders: Annotated[int, Field(ge=1, le=4096)] | None = None
+    """Channels that an atom sends to its neighbours."""
     n_layers: Annotated[int, Field(ge=1, le=8)] | None = None
     """Message-passing layers."""
     n_radial: Annotated[int, Field(ge=1, le=256)] | None = None
     """Radial functions."""
     correlation: Annotated[int, Field(ge=1, le=6)] | None = None
     """Densities in the highest product; the body order less one."""
+    n_element_channels: Annotated[int, Field(ge=1, le=256)] | None = None
+    """Numbers in which an atom tells its element; without it one for each, at most 16."""
     repulsion: bool = False
     """Add nuclear (ZBL) repulsion at close contact."""
 
@@ -131,7 +135,10 @@ class ModelSection(Section):
 
     def changes(self) -> dict[str, int]:
         """Return the hyper-parameters that differ from the preset."""
-        names = ("n_features", "l_max", "l_hidden", "n_layers", "n_radial", "correlation")
+        names = (
+            "n_features", "l_max", "l_hidden", "n_senders", "n_layers", "n_radial", "correlation",
+            "n_element_channels",
+        )  # fmt: skip
         return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
 
 
