@@ -47,12 +47,9 @@ def soft_potential(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = build_model(settings, len(SOFT_ELEMENTS), r_max, 12.0)
-    potential = Potential(
-        model,
-        SOFT_ELEMENTS,
-        [-13.6, -1029.5, -2041.8, -7881.1],
-        scale,
-        r_max,
-        ZBLRepulsion.of_elements(SOFT_ELEMENTS) if repulsion else None,
-    )
-    return potential.to(torch.float64).to(dtype).eval().requires_grad_(False)
+    energies = [-13.6, -1029.5, -2041.8, -7881.1]
+    zbl = ZBLRepulsion.of_elements(SOFT_ELEMENTS) if repulsion else None
+    potential = Potential(model, SOFT_ELEMENTS, energies, scale, r_max, zbl).double()
+    known = [a for a in ordinary_set().values() if set(a.numbers) <= set(SOFT_ELEMENTS)]
+    scale_to_data(potential, collate([graph_of(atoms, r_max) for atoms in known]))
+    return potential.to(dtype).eval().requires_grad_(False)

@@ -10,6 +10,7 @@ from ase.calculators.calculator import Calculator, PropertyNotImplementedError, 
 from ase.stress import full_3x3_to_voigt_6_stress
 from numpy.typing import NDArray
 
+from eqpot.allocation import keep_freed_memory
 from eqpot.data.cells import check_cell
 from eqpot.data.neighbors import neighbor_list
 from eqpot.elements import SYMBOLS
@@ -134,6 +135,7 @@ class ASECalculator(Calculator):
         if not (skin >= 0.0 and np.isfinite(skin)):
             raise ValueError(f"`skin` must be a length in Å, zero or more, got {skin}")
         super().__init__()
+        keep_freed_memory()
         self.atomic_numbers = atomic_numbers
         self.r_max = r_max
         self.skin = skin

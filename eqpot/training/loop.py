@@ -13,6 +13,7 @@ from lightning_fabric import Fabric
 from lightning_fabric.loggers.logger import Logger
 
 from eqpot import keys
+from eqpot.allocation import keep_freed_memory
 from eqpot.data import GraphDataset, write_store
 from eqpot.interruption import InterruptedRunError, Signals
 from eqpot.potential import Potential
@@ -98,6 +99,7 @@ def train(
         potential, train_set, validation_set, settings, batch_size, force_unit, fabric,
         checkpoints, log,
     )  # fmt: skip
+    keep_freed_memory()
     with limited_memory(limit), Signals() as signals, _loaders_that_end():
         trainer.open(signals)
         trainer.advance()
