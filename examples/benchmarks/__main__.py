@@ -25,11 +25,12 @@ from training import measure_training
 
 BUILD: Final = Path(__file__).resolve().parents[2] / "build" / "benchmarks"
 """Where environments and models stand unless told otherwise."""
+_PEERS: Final = ["nequip-l1", "allegro-l2", "tensornet-128"]
 DEFAULTS: Final = {
-    "speed": ["eqpot-medium", "eqpot-small", "mace-128", "nequip-l1", "allegro-l2", "tensornet-128"],
-    "training": ["eqpot-medium", "eqpot-small", "mace-32", "nequip-l1", "allegro-l2", "tensornet-128"],
-    "accuracy": ["eqpot-medium", "mace-32", "nequip-l1", "allegro-l2", "tensornet-128"],
-}  # fmt: skip
+    "speed": ["eqpot-medium", "eqpot-small", "mace-128", *_PEERS],
+    "training": ["eqpot-medium", "eqpot-small", "mace-32", *_PEERS],
+    "accuracy": ["eqpot-medium", "mace-32", *_PEERS],
+}
 """Who takes part unless told otherwise; the first is what ratios are taken to."""
 
 

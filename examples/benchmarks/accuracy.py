@@ -30,8 +30,8 @@ def measure_accuracy(
     frames, tests
         Training set and test sets.
     seconds
-        Of training. A pilot of some steps, which does not count, tells how many epochs fit; programs
-        with a limit of time of their own stop by that.
+        Of training. A pilot of some steps, which does not count, tells how many epochs fit;
+        programs with a limit of time of their own stop by that.
     """
 
     def run() -> dict[str, Any]:

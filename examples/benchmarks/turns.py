@@ -1,5 +1,6 @@
 """Processes that take turns: each program works in its own, one at a time, in one run."""
 
+import contextlib
 import json
 import os
 import statistics
@@ -147,7 +148,8 @@ class Worker:
         self.process.wait()
         for stream in (self.process.stdin, self.process.stdout, self.errors):
             if stream is not None:
-                stream.close()
+                with contextlib.suppress(BrokenPipeError):  # a request that was not read
+                    stream.close()
 
 
 @dataclass(frozen=True)

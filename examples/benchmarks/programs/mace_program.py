@@ -1,10 +1,10 @@
 """The program mace-torch: ScaleShiftMACE, its ASE calculator and ``mace_run_train``."""
 
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-import mace.tools.train
 import numpy as np
 import torch
 from ase import Atoms
@@ -80,14 +80,16 @@ class MACEProgram:
         self, frames: Path, folder: Path, budget: Budget, on_step: Callable[[], None]
     ) -> None:
         """Run the training command with the settings of its documentation for small molecules."""
-        take_step = mace.tools.train.take_step
+        # a function hides the module of its name from an import statement
+        trainer: Any = import_module("mace.tools.train")
+        take_step = trainer.take_step
 
         def counted(*args: Any, **kwargs: Any) -> Any:
             result = take_step(*args, **kwargs)
             on_step()
             return result
 
-        mace.tools.train.take_step = counted  # there is no other hook after a step
+        trainer.take_step = counted  # there is no other hook after a step
         settings = {
             "name": "mace",
             "train_file": frames,
@@ -112,7 +114,7 @@ class MACEProgram:
         run(build_default_arg_parser().parse_args([*words, "--ema", "--amsgrad", "--swa"]))
         found = [folder / f"mace{stage}.model" for stage in ("_stagetwo", "")]
         best = next(path for path in found if path.exists())
-        best.replace(folder / _FILE) if best.name != _FILE else None
+        best.rename(folder / _FILE)
 
 
 PROGRAM = MACEProgram

@@ -1,6 +1,7 @@
 """The programs NequIP and Allegro: one framework, its ASE calculator and ``nequip-train``."""
 
 import json
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -14,12 +15,13 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from ase.data import chemical_symbols
 from ase.io import read, write
 from nequip.integrations.ase import NequIPCalculator
-from systems import R_MAX, mean_neighbors
+from systems import R_MAX, SYSTEMS, mean_neighbors
 
 from programs import Budget
 
 _FILE = "compiled.nequip.pt2"
 _N_WEIGHTS = "n_weights.txt"
+_SPECIES = "species.json"
 
 ARCHITECTURES: dict[str, dict[str, Any]] = {
     "nequip": {
@@ -61,24 +63,24 @@ class NequIPProgram:
     packages = ("nequip", "nequip-allegro", "e3nn", "torch", "lightning", "numpy", "ase")
 
     def __init__(self, architecture: str, l_max: int) -> None:
+        self.name = f"{architecture}-l{l_max}"
         self.model = {**ARCHITECTURES[architecture], "l_max": l_max}
 
     def prepare(self, atoms: Atoms, folder: Path) -> int:
-        """Compile a model after one step; a compiled one that is there is kept."""
-        if not (folder / _FILE).exists():
-            labelled = [atoms.copy() for _ in range(10)]
-            rng = np.random.default_rng(0)
-            for frame in labelled:
-                frame.rattle(0.01, rng=rng)
-                forces = rng.standard_normal((len(frame), 3))
-                frame.calc = SinglePointCalculator(frame, energy=0.0, forces=forces)
-            write(folder / "frames.xyz", labelled, format="extxyz")
-            self.train(folder / "frames.xyz", folder, Budget(3600.0, 1), lambda: None)
-        return int((folder / _N_WEIGHTS).read_text())
+        """Compile a model after one step: one for all systems, which is kept, as it takes long."""
+        shared = folder.parent / f"{self.name}-compiled"
+        if not (shared / _N_WEIGHTS).exists():  # what is written last
+            shutil.rmtree(shared, ignore_errors=True)
+            shared.mkdir()
+            write(shared / "frames.xyz", _any_frames(), format="extxyz")
+            self.train(shared / "frames.xyz", shared, Budget(3600.0, 1), lambda: None)
+        for name in (_FILE, _SPECIES):
+            shutil.copy(shared / name, folder / name)
+        return int((shared / _N_WEIGHTS).read_text())
 
     def open(self, folder: Path) -> Calculator:
         """Open the compiled model."""
-        species = json.loads((folder / "species.json").read_text())
+        species = json.loads((folder / _SPECIES).read_text())
         return NequIPCalculator.from_compiled_model(
             str(folder / _FILE),
             device="cpu",
@@ -97,7 +99,7 @@ class NequIPProgram:
         first = read(frames, "0")
         assert isinstance(first, Atoms)
         species = [chemical_symbols[z] for z in sorted(set(first.numbers.tolist()))]
-        (folder / "species.json").write_text(json.dumps(species))
+        (folder / _SPECIES).write_text(json.dumps(species))
         config = self._config(frames, folder, species, budget, mean_neighbors(first))
         (folder / "config.yaml").write_text(json.dumps(config))  # JSON is YAML too
         arguments = sys.argv
@@ -134,6 +136,11 @@ class NequIPProgram:
                 "seed": 0,
                 "split_dataset": {"file_path": str(frames), "train": 0.9, "val": 0.1},
                 "transforms": [
+                    # a molecule's cell of zeros would make its stress NaN, which no check passes
+                    {
+                        "_target_": "nequip.data.transforms.NonPeriodicCellTransform",
+                        "override_cell": True,
+                    },
                     {
                         "_target_": ("nequip.data.transforms.ChemicalSpeciesToAtomTypeMapper"),
                         "model_type_names": species,
@@ -162,7 +169,7 @@ class NequIPProgram:
                 "accelerator": "cpu",
                 "devices": 1,
                 "max_epochs": budget.n_epochs,
-                "max_time": {"seconds": budget.seconds},
+                "max_time": _lightning_time(budget.seconds),
                 "enable_progress_bar": False,
                 "logger": False,
                 "default_root_dir": str(folder),
@@ -212,6 +219,29 @@ class NequIPProgram:
                 },
             },
         }
+
+
+def _any_frames() -> list[Atoms]:
+    """Return frames with all elements of the systems, and labels of no meaning."""
+    rng = np.random.default_rng(0)
+    elements = sorted({int(z) for make in SYSTEMS.values() for z in make().numbers})
+    frames = []
+    for _ in range(10):
+        frame = SYSTEMS["molecule"]()
+        frame.numbers[: len(elements)] = elements
+        frame.rattle(0.01, rng=rng)
+        forces = rng.standard_normal((len(frame), 3))
+        frame.calc = SinglePointCalculator(frame, energy=0.0, forces=forces)
+        frames.append(frame)
+    return frames
+
+
+def _lightning_time(seconds: float) -> str:
+    """Return days, hours, minutes and seconds, which pass through the framework's reader."""
+    minutes, rest = divmod(max(1, round(seconds)), 60)
+    hours, minutes = divmod(minutes, 60)
+    days, hours = divmod(hours, 24)
+    return f"{days:02d}:{hours:02d}:{minutes:02d}:{rest:02d}"
 
 
 PROGRAM = NequIPProgram
