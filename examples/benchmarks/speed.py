@@ -1,5 +1,6 @@
 """Energy, forces and stress through each program's ASE calculator: time and memory."""
 
+from functools import partial
 from typing import Any
 
 from systems import SYSTEMS
@@ -33,7 +34,7 @@ def _measure(comparison: Field, system: str, length: Length) -> dict[str, Any]:
 
     workers: dict[str, Worker] = {}
     for name in comparison.variants:
-        worker = comparison.attempt(name, system, lambda name=name: start(name))
+        worker = comparison.attempt(name, system, partial(start, name))
         if worker is not None:
             workers[name] = worker
     facts = {name: worker.facts for name, worker in workers.items()}

@@ -88,7 +88,7 @@ def water() -> Atoms:
 
 def silicon(n_cells: int = 3) -> Atoms:
     """Return ``8 * n_cells**3`` atoms of diamond silicon, displaced by 0.05 Å."""
-    atoms = bulk("Si", "diamond", a=5.431, cubic=True) * (n_cells, n_cells, n_cells)
+    atoms: Atoms = bulk("Si", "diamond", a=5.431, cubic=True) * (n_cells, n_cells, n_cells)
     atoms.rattle(0.05, seed=216)
     return atoms
 

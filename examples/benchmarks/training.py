@@ -1,6 +1,7 @@
 """Structures that each program's own trainer takes in a second."""
 
 import shutil
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,9 +25,7 @@ def measure_training(comparison: Field, frames: Path, length: Length) -> dict[st
     """
     workers: dict[str, Worker] = {}
     for name in comparison.variants:
-        worker = comparison.attempt(
-            name, "training", lambda name=name: trainer(comparison, name, frames)
-        )
+        worker = comparison.attempt(name, "training", partial(trainer, comparison, name, frames))
         if worker is not None:
             workers[name] = worker
     versions = {name: worker.facts["versions"] for name, worker in workers.items()}

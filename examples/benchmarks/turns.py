@@ -9,6 +9,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -203,7 +204,7 @@ def take_turns(
     def lap(n_calls: int) -> dict[str, list[float]]:
         seconds = {}
         for name in list(workers):
-            found = comparison.attempt(name, place, lambda name=name: turn(name, n_calls))
+            found = comparison.attempt(name, place, partial(turn, name, n_calls))
             if found is None:
                 workers.pop(name).close()
                 rounds.pop(name), prints.pop(name, None)
