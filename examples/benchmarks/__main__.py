@@ -110,12 +110,12 @@ def with_options(variant: Variant, calculator: dict[str, Any]) -> Variant:
 
 
 def section_of(command: str, comparison: Field, found: dict[str, Any]) -> dict[str, Any]:
-    """Return what was found with its origin; versions stand once for each program."""
+    """Return what was found with its origin; versions stand for each program."""
     groups = found["systems"].values() if command == "speed" else [found]
     versions: dict[str, dict[str, str]] = {}
     for group in groups:
         for name, values in group["variants"].items():
-            versions[comparison.variants[name].program] = values.pop("versions")
+            versions[comparison.variants[name].program] = values["versions"]
     return {"versions": versions, "failures": comparison.failures, **found}
 
 
@@ -142,11 +142,15 @@ def measure(arguments: argparse.Namespace, document: dict[str, Any]) -> None:
             save(arguments, document)  # each takes long
         return
     length = Length(arguments.rounds, arguments.warmup, arguments.seconds)
-    if command == "speed":
-        found = {"systems": measure_speed(comparison, arguments.systems, length)}
-    else:
+    if command == "training":
         found = measure_training(comparison, arguments.train, length)
-    document[command] = origin | section_of(command, comparison, found)
+        document[command] = origin | section_of(command, comparison, found)
+        return
+    systems: dict[str, Any] = {}
+    for system in arguments.systems:
+        systems |= measure_speed(comparison, [system], length)
+        document[command] = origin | section_of(command, comparison, {"systems": systems})
+        save(arguments, document)
 
 
 def save(arguments: argparse.Namespace, document: dict[str, Any]) -> None:
