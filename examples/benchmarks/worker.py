@@ -1,101 +1,187 @@
-"""One program under test: answers ``{"system", "n_calls"}`` lines with times, on its own.
+"""One program in a process and an environment of its own; started by ``turns.py`` only.
 
-    python worker.py eqpot|mace N_THREADS PRESET
+    python worker.py prepare|speed|training|accuracy '{"program": ..., "options": {...}, ...}'
 
-Random weights; energy, forces and stress through the program's own ASE calculator in float32.
+Answers go as JSON lines to the standard output, requests come so to the standard input:
+
+- ``prepare`` writes a model with fresh weights and answers ``n_weights``;
+- ``speed`` and ``training`` answer ``{"calls": k}`` with ``seconds`` of k calls or steps, and
+  ``{"stop": true}`` with ``memory_mib``, the growth of the peak memory since the imports;
+- ``accuracy`` trains for a budget and answers errors.
 """
 
-import contextlib
 import json
+import os
+import platform
 import resource
 import sys
 import time
 import warnings
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, TextIO
 
 import numpy as np
 import torch
-from ase.calculators.calculator import Calculator
-from systems import ELEMENTS, NEIGHBORS, R_MAX, SYSTEMS
+from ase import Atoms
+from ase.io import read
+from programs import Budget, Program, open_program
+from systems import SYSTEMS, Walk, mean_neighbors
 
 
-def eqpot_calculator(name: str, preset: str) -> Calculator:
-    """Return a preset with random weights."""
-    from eqpot.calculators import ASECalculator
-    from eqpot.models import build_model, settings_of
-    from eqpot.potential import Potential
+class Line:
+    """The line to the process that asks.
 
-    elements = ELEMENTS[name]
-    settings = settings_of("gaunt", preset)
-    model = build_model(settings, len(elements), R_MAX, NEIGHBORS[name])
-    potential = Potential(model, elements, [0.0] * len(elements), 1e-3, R_MAX).float()
-    # no skin: the neighbour list is made anew at every call, as in MACE
-    return ASECalculator(potential, dtype="float32", skin=0.0)
+    Parameters
+    ----------
+    answers
+        The standard output as it was before libraries print on it.
+    """
+
+    def __init__(self, answers: TextIO) -> None:
+        self._answers = answers
+
+    def answer(self, **message: Any) -> None:
+        """Send an answer."""
+        self._answers.write(json.dumps(message) + "\n")
+        self._answers.flush()
+
+    def request(self) -> dict[str, Any]:
+        """Wait for a request; the end of the line is one to stop."""
+        request: dict[str, Any] = json.loads(sys.stdin.readline() or '{"stop": true}')
+        return request
 
 
-def mace_calculator(name: str, _: str) -> Calculator:
-    """Return MACE 128x0e+128x1o, l_max 3, correlation 3, two layers, with random weights."""
-    from mace import modules  # isort: skip  (it prepares torch for what e3nn loads)
-    from e3nn import o3
-    from mace.calculators import MACECalculator
+def peak_memory() -> float:
+    """Return the largest resident memory of this process so far, MiB."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 2**20 if sys.platform == "darwin" else peak / 2**10
 
-    elements = ELEMENTS[name]
-    torch.set_default_dtype(torch.float32)
-    model = modules.ScaleShiftMACE(
-        r_max=R_MAX,
-        num_bessel=8,
-        num_polynomial_cutoff=5,
-        max_ell=3,
-        interaction_cls=modules.interaction_classes["RealAgnosticResidualInteractionBlock"],
-        interaction_cls_first=modules.interaction_classes["RealAgnosticResidualInteractionBlock"],
-        num_interactions=2,
-        num_elements=len(elements),
-        hidden_irreps=o3.Irreps("128x0e + 128x1o"),
-        MLP_irreps=o3.Irreps("16x0e"),
-        atomic_energies=np.zeros(len(elements)),
-        avg_num_neighbors=NEIGHBORS[name],
-        atomic_numbers=elements,
-        correlation=3,
-        gate=torch.nn.functional.silu,
-        radial_MLP=[64, 64, 64],
-        atomic_inter_scale=1.0,
-        atomic_inter_shift=0.0,
+
+def prepare(program: Program, task: dict[str, Any], line: Line) -> None:
+    """Write a model with fresh weights."""
+    n_weights = program.prepare(SYSTEMS[task["system"]](), Path(task["folder"]))
+    line.answer(n_weights=n_weights)
+
+
+def speed(program: Program, task: dict[str, Any], line: Line) -> None:
+    """Evaluate a system, each time at other positions."""
+    before = peak_memory()
+    atoms = SYSTEMS[task["system"]]()
+    facts = {"n_atoms": len(atoms), "mean_neighbors": mean_neighbors(atoms)}
+    atoms.info["charge"] = 0  # TorchMD-Net asks for it
+    atoms.calc = program.open(Path(task["folder"]))
+    has_stress = bool(atoms.pbc.any()) and "stress" in atoms.calc.implemented_properties
+    line.answer(**facts, has_stress=has_stress, versions=versions(program))
+    walk = Walk(atoms)
+    while "stop" not in (request := line.request()):
+        seconds = [evaluate(atoms, walk, has_stress) for _ in range(request["calls"])]
+        line.answer(seconds=seconds, fingerprint=walk.fingerprint())
+    line.answer(memory_mib=peak_memory() - before)
+
+
+def evaluate(atoms: Atoms, walk: Walk, has_stress: bool) -> float:
+    """Move the atoms, compute forces, energy and stress, and return the seconds."""
+    walk.step()
+    start = time.perf_counter()
+    forces = atoms.get_forces()
+    energy = atoms.get_potential_energy()
+    if has_stress:
+        atoms.get_stress()
+    seconds = time.perf_counter() - start
+    if not (np.isfinite(energy) and np.isfinite(forces).all() and np.abs(forces).max() > 0):
+        raise ValueError(f"energy and forces must be finite and not zero, got energy {energy}")
+    return seconds
+
+
+class Gate:
+    """Where a trainer waits between its steps until it is asked for more of them."""
+
+    def __init__(self, line: Line, before: float) -> None:
+        self._line, self._before = line, before
+        self._left = 0
+        self._seconds: list[float] = []
+        self._start = 0.0
+
+    def pass_step(self) -> None:
+        """Count a step; called by the trainer after each."""
+        if self._left > 0:
+            self._seconds.append(time.perf_counter() - self._start)
+            self._left -= 1
+            if self._left == 0:
+                self._line.answer(seconds=self._seconds)
+        if self._left == 0:
+            request = self._line.request()
+            if "stop" in request:
+                self._line.answer(memory_mib=peak_memory() - self._before)
+                os._exit(0)  # a trainer that is stopped half-way has nothing to leave
+            self._left, self._seconds = request["calls"], []
+        self._start = time.perf_counter()
+
+
+def training(program: Program, task: dict[str, Any], line: Line) -> None:
+    """Train until told to stop."""
+    line.answer(versions=versions(program))
+    gate = Gate(line, peak_memory())
+    forever = Budget(seconds=86400.0, n_epochs=10**6)
+    program.train(Path(task["frames"]), Path(task["folder"]), forever, gate.pass_step)
+
+
+def accuracy(program: Program, task: dict[str, Any], line: Line) -> None:
+    """Train for a budget and compute errors on test frames."""
+    steps: list[float] = []
+    folder = Path(task["folder"])
+    budget = Budget(task["seconds"], task["n_epochs"])
+    program.train(Path(task["frames"]), folder, budget, lambda: steps.append(time.monotonic()))
+    calculator = program.open(folder)
+    errors = {Path(name).stem: rmse(calculator, name) for name in task["tests"]}
+    line.answer(
+        errors=errors,
+        n_steps=len(steps),
+        training_seconds=steps[-1] - steps[0],
+        versions=versions(program),
     )
-    return MACECalculator(models=[model], device="cpu", default_dtype="float32")
 
 
-def serve(program: str, n_threads: int, preset: str) -> None:
-    """Answer requests from standard input until it ends."""
-    answers = sys.stdout
-    torch.set_num_threads(n_threads)
-    make = {"eqpot": eqpot_calculator, "mace": mace_calculator}[program]
-    package = {"eqpot": "eqpot", "mace": "mace-torch"}[program]
-    structures = {}
-    with contextlib.redirect_stdout(sys.stderr), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        versions = {package: version(package), "torch": torch.__version__}
-        print(json.dumps(versions), file=answers, flush=True)
-        for line in sys.stdin:
-            request = json.loads(line)
-            name = request["system"]
-            if name not in structures:
-                torch.manual_seed(0)
-                atoms = SYSTEMS[name]()
-                atoms.calc = make(name, preset)
-                structures[name] = atoms, np.random.default_rng(1)
-            atoms, rng = structures[name]
-            wanted = ["energy", "forces"] + (["stress"] if atoms.pbc.all() else [])
-            seconds = []
-            for _ in range(request["n_calls"]):
-                # every call sees new positions, so that nothing is remembered
-                atoms.positions += rng.normal(scale=0.002, size=atoms.positions.shape)
-                started = time.perf_counter()
-                atoms.calc.calculate(atoms, wanted, ["positions"])
-                seconds.append(time.perf_counter() - started)
-            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-            answer = {"seconds": seconds, "n_atoms": len(atoms), "peak_mib": peak}
-            print(json.dumps(answer), file=answers, flush=True)
+def rmse(calculator: Any, name: str) -> dict[str, float]:
+    """Return root mean square errors, meV/atom and meV/Å, over the frames of a file."""
+    energies, forces = [], []
+    for frame in read(name, ":"):
+        atoms = Atoms(frame.symbols, frame.positions, cell=frame.cell, pbc=frame.pbc)
+        atoms.info["charge"] = 0
+        atoms.calc = calculator
+        forces.append(atoms.get_forces() - frame.get_forces())
+        difference = atoms.get_potential_energy() - frame.get_potential_energy()
+        energies.append(difference / len(atoms))
+    return {
+        "energy": 1e3 * float(np.sqrt(np.mean(np.square(energies)))),
+        "forces": 1e3 * float(np.sqrt(np.mean(np.square(np.concatenate(forces))))),
+    }
+
+
+def versions(program: Program) -> dict[str, str]:
+    """Return the versions of what takes part."""
+    found = {"python": platform.python_version()}
+    for name in program.packages:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:  # only on the path, or another program of the framework
+            found[name] = str(getattr(sys.modules.get(name), "__version__", "unknown"))
+    return found
+
+
+def main() -> None:
+    """Do what the command line asks."""
+    warnings.simplefilter("ignore")
+    line = Line(os.fdopen(os.dup(1), "w"))
+    os.dup2(2, 1)  # what libraries print is not to stand among the answers
+    task = json.loads(sys.argv[2])
+    torch.set_num_threads(task["threads"])
+    torch.manual_seed(0)
+    program = open_program(task["program"], task["options"])
+    modes = {"prepare": prepare, "speed": speed, "training": training, "accuracy": accuracy}
+    modes[sys.argv[1]](program, task, line)
 
 
 if __name__ == "__main__":
-    serve(sys.argv[1], int(sys.argv[2]), sys.argv[3])
+    main()
