@@ -110,6 +110,13 @@ class Potential(nn.Module):
         assert callable(scale_energies)
         scale_energies(factor)
 
+    @torch.jit.unused
+    def with_model(self, model: nn.Module) -> "Potential":
+        """Return a potential that differs in its model alone."""
+        numbers, energies = self.atomic_numbers, self.reference_energies
+        other = Potential(model, numbers, energies, self.scale, self.r_max, self.repulsion)
+        return other.to(self.anchor).train(self.training)
+
     @torch.jit.export
     def edge_vectors(self, graph: Dict[str, Tensor]) -> Tensor:
         """Return r_j - r_i + S · cell of each edge, shape (n_edges, 3), Å."""

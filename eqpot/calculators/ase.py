@@ -16,11 +16,14 @@ from eqpot.data.neighbors import neighbor_list
 from eqpot.elements import SYMBOLS
 from eqpot.export import ExplicitPotential, Program, load_torchscript
 from eqpot.files import load_potential
+from eqpot.models import GauntModel
+from eqpot.models.chunks import ChunkedModel
 from eqpot.potential import Potential
 
 CLOSEST: Final = 1e-3
 """Atoms closer than this, in Å, are at one place: a mistake, not a structure."""
 
+_EDGES_AT_ONCE: Final = {False: 2**16, True: 2**20}
 _MARGIN: Final = 1e-6  # Å; edges at r_max exactly are chosen here, whatever the list rounds
 
 
@@ -43,11 +46,16 @@ class ASECalculator(Calculator):
         given.
     skin
         Å, not negative; 0 makes a new list at each step.
+    edge_budget
+        Neighbours that are computed at once; larger structures are computed in chunks, which
+        bounds the memory for a third of time more (:class:`eqpot.models.chunks.ChunkedModel`).
+        Without it, what takes some 10 GB on a GPU (preset ``medium``), and a tenth elsewhere.
 
     Raises
     ------
     OSError, ValueError
-        If the file is refused (see :func:`eqpot.files.load_potential`) or ``skin`` is negative.
+        If the file is refused (see :func:`eqpot.files.load_potential`), ``skin`` is negative or
+        ``edge_budget`` not above zero.
 
     Notes
     -----
@@ -76,11 +84,16 @@ class ASECalculator(Calculator):
         dtype: str | torch.dtype = "float32",
         device: str | torch.device | None = None,
         skin: float = 0.5,
+        edge_budget: int | None = None,
     ) -> None:
         if not isinstance(potential, Potential):
             potential = load_potential(potential, dtype=dtype, device=device or "cpu")
         elif device is not None:
             potential = potential.to(torch.device(device))
+        if isinstance(potential.model, GauntModel):
+            if edge_budget is None:
+                edge_budget = _EDGES_AT_ONCE[potential.anchor.device.type == "cuda"]
+            potential = potential.with_model(ChunkedModel(potential.model, edge_budget))
         self._start(
             ExplicitPotential(potential),
             list(potential.atomic_numbers),

@@ -519,6 +519,13 @@ class GauntModel(nn.Module):
         return {keys.NODE_ENERGY: energy, keys.NODE_FEATURES: features}
 
     @torch.jit.export
+    def geometry(self, vectors: Tensor) -> tuple[Tensor, Tensor]:
+        """Return distances (n, j) and harmonics (n, k, j) of vectors (n, 3, j)."""
+        distances = torch.linalg.vector_norm(vectors, dim=1)
+        directions = vectors / distances[:, None]
+        return distances, spherical_harmonics(directions, self.l_max, dim=1)
+
+    @torch.jit.export
     def of_blocks(
         self, vectors: Tensor, neighbors: Tensor, species: Tensor
     ) -> tuple[Tensor, Tensor]:
@@ -531,8 +538,7 @@ class GauntModel(nn.Module):
         species
             Shape (n_atoms,).
         """
-        distances = torch.linalg.vector_norm(vectors, dim=1)
-        harmonics = spherical_harmonics(vectors / distances[:, None], self.l_max, dim=1)
+        distances, harmonics = self.geometry(vectors)
         kept = self.first_skip(self.embedding[species], species)
         field = self.first(harmonics, distances, species[neighbors], kept, species)
         energy = self.first_readout(field[0])
