@@ -1,0 +1,79 @@
+"""Tables of radial functions: close to the network, smooth, and zero from the radius on."""
+
+import copy
+
+import pytest
+import torch
+from ase.build import bulk
+
+from eqpot import keys
+from eqpot.nn.radial import RadialNetwork
+from eqpot.nn.radial_table import RadialTable, with_radial_tables
+from potentials import graph_of, random_potential
+
+R_MAX = 4.5
+
+
+def network(dtype, seed=0):
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return RadialNetwork(R_MAX, 6).to(dtype).requires_grad_(False)
+
+
+def value_and_slope(functions, distances):
+    distances = distances.detach().requires_grad_(True)
+    values = functions(distances)
+    slopes = torch.stack(
+        [
+            torch.autograd.grad(values[:, a].sum(), distances, retain_graph=True)[0]
+            for a in range(values.shape[1])
+        ],
+        dim=1,
+    )
+    return values.detach(), slopes
+
+
+@pytest.mark.parametrize(
+    ("dtype", "bar", "slope_bar"), [(torch.float64, 1e-11, 1e-7), (torch.float32, 3e-6, 3e-5)]
+)
+def test_a_table_equals_its_network(dtype, bar, slope_bar):
+    functions = network(dtype)
+    exact = copy.deepcopy(functions).double()
+    distances = torch.linspace(0.0, 1.1 * R_MAX, 5000, dtype=dtype)[None]
+    values, slopes = value_and_slope(RadialTable(functions), distances)
+    expected, expected_slopes = value_and_slope(exact, distances.double())
+    scale = expected.abs().max()
+    assert (values - expected).abs().max() < bar * scale
+    assert (slopes - expected_slopes).abs().max() < slope_bar * scale
+
+
+def test_the_error_falls_with_the_fourth_power():
+    functions = network(torch.float64)
+    distances = torch.linspace(0.1, R_MAX, 3001, dtype=torch.float64)[None]
+    exact = functions(distances)
+    coarse, fine = ((RadialTable(functions, n)(distances) - exact).abs().max() for n in (400, 800))
+    assert 10 < coarse / fine < 24
+
+
+def test_nothing_is_left_at_the_radius_and_beyond():
+    table = RadialTable(network(torch.float64))
+    beyond = torch.tensor([[R_MAX, R_MAX + 1e-9, 2 * R_MAX, 50 * R_MAX]], dtype=torch.float64)
+    values, slopes = value_and_slope(table, beyond)
+    assert not values.any() and not slopes.any()
+    inside = torch.tensor([[R_MAX * (1 - 1e-9)]], dtype=torch.float64)
+    values, slopes = value_and_slope(table, inside)
+    assert values.abs().max() < 1e-12 and slopes.abs().max() < 1e-6
+
+
+def test_a_model_with_tables_gives_the_same_forces():
+    potential = random_potential()
+    atoms = bulk("Si", cubic=True)
+    atoms.rattle(0.1, seed=2)
+    graph = graph_of(atoms, potential.r_max)
+    expected = potential(graph)
+    tabled = potential.with_model(with_radial_tables(potential.model))
+    assert not any(isinstance(m, RadialNetwork) for m in tabled.modules())
+    assert any(isinstance(m, RadialNetwork) for m in potential.modules())
+    found = tabled(graph)
+    for name in (keys.NODE_ENERGY, keys.FORCES, keys.STRESS):
+        assert torch.allclose(found[name], expected[name], rtol=1e-7, atol=1e-8), name
