@@ -190,10 +190,14 @@ def test_a_package_computes_as_the_potential_in_float32(tmp_path):
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["p.eqpot", "p.pt2"]
     program = ASECalculator.from_compiled(tmp_path / "p.pt2", trust=True)
     eager = ASECalculator(tmp_path / "p.eqpot")
+    exact = ASECalculator(tmp_path / "p.eqpot", dtype="float64")
     for atoms in (*ORDINARY.values(), *lone_and_few().values()):
         if not set(atoms.numbers) <= set(potential.atomic_numbers):
             continue
-        for calculator in (program, eager):
+        for calculator in (program, eager, exact):
             calculator.calculate(atoms)
         for name in ("energies", "forces"):
-            assert np.abs(program.results[name] - eager.results[name]).max() <= 1e-5, name
+            truth = exact.results[name]
+            errors = [np.abs(c.results[name] - truth).max() for c in (program, eager)]
+            # rounding of sums in other orders: of the size of that of the potential itself
+            assert errors[0] <= 3 * errors[1] + 1e-6 * max(1.0, np.abs(truth).max()), name
