@@ -46,8 +46,8 @@ class ASECalculator(Calculator):
         Å, not negative; 0 makes a new list at each step.
     compiled
         Compile the potential to machine code first: a minute or so with a C++ compiler, once for
-        structures of all sizes, for two to three times the speed of small ones. To keep the code,
-        see :func:`eqpot.compilation.export_compiled`.
+        structures of all sizes, for twice the speed of small ones. To keep the code, see
+        :func:`eqpot.compilation.export_compiled`.
 
     Raises
     ------
