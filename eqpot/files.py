@@ -202,6 +202,38 @@ def describe(potential: Potential) -> dict[str, Any]:
     }
 
 
+def assemble(model: nn.Module, description: dict[str, Any]) -> Potential:
+    """Return the potential of a model and of what :func:`describe` says of all around it.
+
+    Parameters
+    ----------
+    model
+        As in :class:`eqpot.potential.Potential`.
+    description
+        With ``atomic_numbers``, ``reference_energies``, ``scale``, ``r_max`` and ``repulsion``.
+
+    Returns
+    -------
+    Potential
+        In float64.
+    """
+    atomic_numbers = description["atomic_numbers"]
+    repulsion = None
+    if description["repulsion"] is not None:
+        repulsion = ZBLRepulsion(
+            torch.tensor(atomic_numbers),
+            torch.tensor(description["repulsion"]["covalent_radii"], dtype=torch.float64),
+        )
+    return Potential(
+        model,
+        atomic_numbers,
+        description["reference_energies"],
+        description["scale"],
+        description["r_max"],
+        repulsion,
+    ).to(torch.float64)
+
+
 def _describe_repulsion(repulsion: ZBLRepulsion | None) -> dict[str, Any] | None:
     if repulsion is None:
         return None
@@ -287,20 +319,7 @@ def _build(path: Path, header: _Header, tensors: dict[str, Tensor], weights: str
         model = build_model(
             settings, len(header.atomic_numbers), header.r_max, header.avg_num_neighbors
         )
-    repulsion = None
-    if header.repulsion is not None:
-        repulsion = ZBLRepulsion(
-            torch.tensor(header.atomic_numbers),
-            torch.tensor(header.repulsion.covalent_radii, dtype=torch.float64),
-        )
-    potential = Potential(
-        model,
-        header.atomic_numbers,
-        header.reference_energies,
-        header.scale,
-        header.r_max,
-        repulsion,
-    ).to(torch.float64)
+    potential = assemble(model, header.model_dump())
     parameters = dict(potential.named_parameters())
     if parameters.keys() != values.keys():
         missing, unknown = parameters.keys() - values.keys(), values.keys() - parameters.keys()

@@ -11,9 +11,10 @@ from ase import Atoms
 import eqpot.export
 from eqpot import keys
 from eqpot.data import Frame, frame_to_graph
-from eqpot.export import OUTPUTS, export_torchscript, load_torchscript
+from eqpot.export import export_torchscript, load_torchscript
 from eqpot.files import load_potential, save_potential
 from eqpot.graph import batch_graphs
+from eqpot.program import OUTPUTS
 from potentials import soft_potential
 from strategies import ordinary_set
 

@@ -11,14 +11,16 @@ from ase.stress import full_3x3_to_voigt_6_stress
 from numpy.typing import NDArray
 
 from eqpot.allocation import keep_freed_memory
+from eqpot.compilation import compile_potential, load_compiled
 from eqpot.data.cells import check_cell
 from eqpot.data.neighbors import neighbor_list
 from eqpot.elements import SYMBOLS
-from eqpot.export import ExplicitPotential, Program, load_torchscript
+from eqpot.export import load_torchscript
 from eqpot.files import load_potential
 from eqpot.models import GauntModel
 from eqpot.models.chunks import ChunkedModel
 from eqpot.potential import Potential
+from eqpot.program import ExplicitPotential, Program
 
 CLOSEST: Final = 1e-3
 """Atoms closer than this, in Å, are at one place: a mistake, not a structure."""
@@ -50,12 +52,18 @@ class ASECalculator(Calculator):
         Neighbours that are computed at once; larger structures are computed in chunks, which
         bounds the memory for a third of time more (:class:`eqpot.models.chunks.ChunkedModel`).
         Without it, what takes some 10 GB on a GPU (preset ``medium``), and a tenth elsewhere.
+    compiled
+        Compile the potential to machine code first: a minute or so with a C++ compiler, once for
+        structures of all sizes, for twice the speed of small ones. To keep the code, see
+        :func:`eqpot.compilation.export_compiled`. Such code computes all edges at once.
 
     Raises
     ------
     OSError, ValueError
         If the file is refused (see :func:`eqpot.files.load_potential`), ``skin`` is negative or
         ``edge_budget`` not above zero.
+    RuntimeError
+        If it cannot be compiled (see :func:`eqpot.compilation.compile_potential`).
 
     Notes
     -----
@@ -85,12 +93,15 @@ class ASECalculator(Calculator):
         device: str | torch.device | None = None,
         skin: float = 0.5,
         edge_budget: int | None = None,
+        compiled: bool = False,
     ) -> None:
         if not isinstance(potential, Potential):
             potential = load_potential(potential, dtype=dtype, device=device or "cpu")
         elif device is not None:
             potential = potential.to(torch.device(device))
-        if isinstance(potential.model, GauntModel):
+        if compiled:
+            potential = compile_potential(potential)
+        elif isinstance(potential.model, GauntModel):
             if edge_budget is None:
                 edge_budget = _EDGES_AT_ONCE[potential.anchor.device.type == "cuda"]
             potential = potential.with_model(ChunkedModel(potential.model, edge_budget))
@@ -134,6 +145,44 @@ class ASECalculator(Calculator):
         calculator = cls.__new__(cls)
         calculator._start(
             program, metadata["atomic_numbers"], metadata["r_max"], torch.device(device), skin
+        )
+        return calculator
+
+    @classmethod
+    def from_compiled(
+        cls,
+        path: str | Path,
+        *,
+        sha256: str | None = None,
+        trust: bool = False,
+        skin: float = 0.5,
+    ) -> "ASECalculator":
+        """Return a calculator that runs a compiled package, on the device that it was made for.
+
+        **Loading such a file runs machine code from it.**
+
+        Parameters
+        ----------
+        path
+            A file of :func:`eqpot.compilation.export_compiled`.
+        sha256, trust
+            The SHA-256 of the file, or the word that it is trusted; one of them is needed.
+        skin
+            As for the class.
+
+        Raises
+        ------
+        OSError, ValueError
+            As :func:`eqpot.compilation.load_compiled`.
+        """
+        program, metadata = load_compiled(path, sha256=sha256, trust=trust)
+        calculator = cls.__new__(cls)
+        calculator._start(
+            program,
+            metadata["atomic_numbers"],
+            metadata["r_max"],
+            torch.device(metadata["device"]),
+            skin,
         )
         return calculator
 

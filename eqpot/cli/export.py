@@ -1,18 +1,26 @@
-"""``eqpot export``: a potential for MD engines."""
+"""``eqpot export``: a potential for MD engines, or compiled for speed."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from eqpot.compilation import export_compiled
 from eqpot.export import export_torchscript
 
 
 def export(
     potential: Annotated[Path, typer.Argument(help="A potential (.eqpot).")],
-    output: Annotated[Path, typer.Argument(help="The TorchScript file (.pt) to write.")],
+    output: Annotated[
+        Path,
+        typer.Argument(
+            help="The file to write: TorchScript (.pt), or machine code for processors like this "
+            "one (.pt2), which takes a minute and a C++ compiler."
+        ),
+    ],
     dtype: Annotated[str, typer.Option(help="float32 or float64.")] = "float32",
 ) -> None:
-    """Export a potential to TorchScript, compared with the original before it is written."""
-    export_torchscript(potential, output, dtype)
+    """Export a potential as a program, compared with the original before it is written."""
+    write = export_compiled if output.suffix == ".pt2" else export_torchscript
+    write(potential, output, dtype)
     typer.echo(f"written: {output}")

@@ -17,6 +17,8 @@ from eqpot.calculators.dynamics import (
     run_md,
 )
 
+_PROGRAMS = {".pt": "TorchScript", ".pth": "TorchScript", ".pt2": "compiled"}
+
 
 def md(
     structure: Annotated[
@@ -27,7 +29,8 @@ def md(
         ),
     ],
     potential: Annotated[
-        Path, typer.Option(help="Potential: .eqpot, or a TorchScript .pt with --trust.")
+        Path,
+        typer.Option(help="Potential: .eqpot; or TorchScript .pt or compiled .pt2 with --trust."),
     ],
     ensemble: Annotated[
         Literal["nve", "nvt", "npt"],
@@ -61,7 +64,7 @@ def md(
     checkpoint_interval: Annotated[int, typer.Option(help="Steps between restarts.")] = 1000,
     trust: Annotated[
         bool,
-        typer.Option("--trust", help="Load a TorchScript file, which runs the code in it."),
+        typer.Option("--trust", help="Load an exported program, which runs the code in it."),
     ] = False,
 ) -> None:
     """Run molecular dynamics, or go on with a run that was stopped: give the same command again.
@@ -134,25 +137,32 @@ def load_calculator(potential: Path, dtype: str | None, device: str, trust: bool
     FileNotFoundError
         If there is no such file.
     ValueError
-        If the file is TorchScript and not trusted or given a ``dtype``, or of another kind.
+        If the file is a program and not trusted or given a ``dtype``, or of another kind.
     """
     if not potential.is_file():
         raise FileNotFoundError(f"`potential` must be a file, got {potential}, which is none")
     if potential.suffix == ".eqpot":
         return ASECalculator(potential, dtype=dtype or "float32", device=device)
-    if potential.suffix in (".pt", ".pth"):
-        if not trust:
+    if potential.suffix not in _PROGRAMS:
+        raise ValueError(f"`potential` must end in .eqpot, .pt, .pth or .pt2, got {potential.name}")
+    kind = _PROGRAMS[potential.suffix]
+    if not trust:
+        raise ValueError(
+            f"`potential` {potential} is {kind}, and loading it runs the code in it; "
+            "give --trust if you know who wrote it, or use the .eqpot file"
+        )
+    if dtype is not None:
+        raise ValueError(
+            f"`dtype` was chosen when the {kind} file was exported; leave --dtype out, got {dtype}"
+        )
+    if potential.suffix == ".pt2":
+        if device != "cpu":
             raise ValueError(
-                f"`potential` {potential} is TorchScript, and loading it runs the code in it; "
-                "give --trust if you know who wrote it, or use the .eqpot file"
+                "`device` was chosen when the compiled file was exported; leave --device out, got "
+                f"{device}"
             )
-        if dtype is not None:
-            raise ValueError(
-                "`dtype` was chosen when the TorchScript file was exported; leave --dtype out, "
-                f"got {dtype}"
-            )
-        return ASECalculator.from_torchscript(potential, trust=True, device=device)
-    raise ValueError(f"`potential` must end in .eqpot, .pt or .pth, got {potential.name}")
+        return ASECalculator.from_compiled(potential, trust=True)
+    return ASECalculator.from_torchscript(potential, trust=True, device=device)
 
 
 def describe(summary: MDSummary, output: Path) -> str:

@@ -1,13 +1,13 @@
 """Energies and their gradient a few thousand edges at a time, so that memory is bounded."""
 
-from typing import Any, Dict
+from typing import Dict
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
 from eqpot import keys
 from eqpot.models.gaunt import GauntModel
+from eqpot.models.known_gradient import KnownGradient
 from eqpot.nn.neighbors import pad_edges
 
 
@@ -53,27 +53,9 @@ class ChunkedModel(nn.Module):
         chunks = sweep.chunks(self.edge_budget)
         energies, gradient, field = sweep.back(chunks, sweep.forth(chunks))
         return {
-            keys.NODE_ENERGY: _WithGradient.apply(edge_vectors, energies, gradient),
+            keys.NODE_ENERGY: KnownGradient.apply(edge_vectors, energies, gradient),
             keys.NODE_FEATURES: field,
         }
-
-
-class _WithGradient(torch.autograd.Function):
-    """Energies with a gradient of their sum that is known already."""
-
-    @staticmethod
-    def forward(ctx: Any, vectors: Tensor, energies: Tensor, gradient: Tensor) -> Tensor:
-        ctx.save_for_backward(gradient)
-        return energies
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, cotangent: Tensor) -> tuple[Tensor, None, None]:
-        (gradient,) = ctx.saved_tensors
-        factor = cotangent[0]
-        if not bool((cotangent == factor).all()):
-            raise RuntimeError("computed in chunks, energies have the gradient of their sum alone")
-        return gradient * factor, None, None
 
 
 class _Sweep:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 def pad_edges(
-    edge_index: Tensor, edge_vectors: Tensor, n_atoms: int, r_max: float
+    edge_index: Tensor, edge_vectors: Tensor, n_atoms: int, r_max: float, least: int = 1
 ) -> tuple[Tensor, Tensor]:
     """Return the neighbours of each atom in blocks of ``n_slots``, their largest number.
 
@@ -23,6 +23,8 @@ def pad_edges(
         Number of atoms.
     r_max
         Radius, Å: empty slots hold vectors of twice this length.
+    least
+        Lower bound of ``n_slots``.
 
     Returns
     -------
@@ -33,9 +35,9 @@ def pad_edges(
     """
     centers = edge_index[0]
     counts = torch.bincount(centers, minlength=n_atoms)
-    n_slots = 1
+    n_slots = least
     if centers.numel() > 0:
-        n_slots = int(counts.max().item())
+        n_slots = max(n_slots, int(counts.max().item()))
     first = torch.cumsum(counts, dim=0) - counts
     slots = torch.arange(centers.numel(), device=centers.device) - first[centers]
     slots = slots + centers * n_slots

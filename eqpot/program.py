@@ -1,0 +1,256 @@
+"""What an exported potential is: its signature, its facts, its likeness to the original, its trust.
+
+Exports are programs. Whoever writes one compares it here with the potential that it came from;
+whoever loads one is asked here for its SHA-256, or for the word that it is trusted.
+"""
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Dict, Final, List, Tuple
+
+import torch
+from torch import Tensor, nn
+
+from eqpot import keys
+from eqpot.files import describe, load_potential, read_header
+from eqpot.potential import Potential
+
+METADATA: Final = "eqpot.json"
+"""Name under which an export carries its metadata, as JSON."""
+INPUTS: Final = (
+    keys.POSITIONS,
+    keys.CELL,
+    keys.ATOMIC_NUMBERS,
+    keys.EDGE_INDEX,
+    keys.EDGE_SHIFTS,
+    keys.BATCH,
+)
+"""What an exported potential takes, in this order."""
+OUTPUTS: Final = (keys.ENERGY, keys.NODE_ENERGY, keys.FORCES, keys.STRESS, keys.NODE_VIRIAL)
+"""What an exported potential returns, in this order."""
+
+_TOLERANCE: Final = {torch.float64: 1e-10, torch.float32: 1e-4}
+"""Of the verification, relative to the largest value or 1: rounding, with room for other orders."""
+_CALLS: Final = 3  # the profiling executor of TorchScript compiles anew at the second and third
+
+Program = Callable[..., Tuple[Tensor, Tensor, Tensor, Tensor, Tensor]]
+
+
+class ExplicitPotential(nn.Module):
+    """A potential whose arguments and results are plain tensors, as engines call it.
+
+    Parameters
+    ----------
+    potential
+        What computes.
+    """
+
+    def __init__(self, potential: Potential) -> None:
+        super().__init__()
+        self.potential = potential
+
+    def forward(
+        self,
+        positions: Tensor,
+        cell: Tensor,
+        atomic_numbers: Tensor,
+        edge_index: Tensor,
+        edge_shifts: Tensor,
+        batch: Tensor,
+    ) -> Tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """Return ``energy``, ``node_energy``, ``forces``, ``stress`` and ``node_virial``.
+
+        Parameters
+        ----------
+        positions, cell, atomic_numbers, edge_index, edge_shifts, batch
+            As in :mod:`eqpot.keys`, the edges in any order; the number of graphs is the length of
+            ``cell``. Positions in
+            float64 give energies and forces in float64, whatever the model runs in.
+
+        Returns
+        -------
+        tuple of Tensor
+            In the shapes and units of :mod:`eqpot.keys`.
+        """
+        if bool((edge_index[0].diff() < 0).any()):
+            order = torch.argsort(edge_index[0], stable=True)
+            edge_index = edge_index[:, order]
+            edge_shifts = edge_shifts[order]
+        graph: Dict[str, Tensor] = {
+            keys.POSITIONS: positions,
+            keys.CELL: cell,
+            keys.ATOMIC_NUMBERS: atomic_numbers,
+            keys.EDGE_INDEX: edge_index,
+            keys.EDGE_SHIFTS: edge_shifts,
+            keys.BATCH: batch,
+        }
+        outputs: Dict[str, Tensor] = self.potential(graph)
+        return (
+            outputs[keys.ENERGY],
+            outputs[keys.NODE_ENERGY],
+            outputs[keys.FORCES],
+            outputs[keys.STRESS],
+            outputs[keys.NODE_VIRIAL],
+        )
+
+
+def open_source(
+    potential: Potential | str | Path, dtype: torch.dtype, kind: str
+) -> tuple[Potential, dict[str, Any]]:
+    """Return the potential that is to be exported, and the metadata of its export.
+
+    Parameters
+    ----------
+    potential
+        A native file, or a potential in memory.
+    dtype
+        In which the model runs.
+    kind
+        Name of the format of the export.
+
+    Returns
+    -------
+    Potential
+        In evaluation mode.
+    dict
+        Elements, radius, layers, units, versions and the hash that the native file carries in its
+        header.
+
+    Raises
+    ------
+    OSError, ValueError
+        If the native file is refused (see :func:`eqpot.files.load_potential`), or a potential in
+        memory runs in another type than ``dtype``.
+    """
+    native_sha256 = None
+    if isinstance(potential, Potential):
+        own = next(potential.parameters()).dtype
+        if own != dtype:
+            raise ValueError(
+                f"`potential` runs in {own}, `dtype` is {dtype}; save it and export the file, so "
+                "that its constants are made in the type wanted"
+            )
+    else:
+        native_sha256 = read_header(potential)["file_sha256"]
+        potential = load_potential(potential, dtype=dtype)
+    metadata = describe(potential)
+    metadata["format"] = kind
+    metadata["n_layers"] = metadata["model"]["settings"]["n_layers"]
+    metadata["torch_version"] = str(torch.__version__)
+    metadata["native_sha256"] = native_sha256
+    metadata["inputs"] = list(INPUTS)
+    metadata["outputs"] = list(OUTPUTS)
+    return potential, metadata
+
+
+def read_trusted(path: Path, sha256: str | None, trust: bool, what: str) -> bytes:
+    """Return the content of a file that may be loaded as a program.
+
+    Parameters
+    ----------
+    path
+        The file.
+    sha256
+        SHA-256 of the file, from a source you trust.
+    trust
+        Whether it is trusted without a SHA-256.
+    what
+        What the file is, for the message.
+
+    Raises
+    ------
+    OSError
+        If there is no such file.
+    ValueError
+        If neither ``sha256`` nor ``trust`` is given, or the SHA-256 differs.
+    """
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{path}: no such file") from error
+    found = hashlib.sha256(data).hexdigest()
+    if sha256 is not None and found != sha256.lower():
+        raise ValueError(f"{path}: `sha256` is {sha256}, but the file has {found}")
+    if sha256 is None and not trust:
+        raise ValueError(
+            f"{path}: {what} is a program that runs when it is loaded; give its `sha256`, or "
+            "`trust=True` if you know where it is from"
+        )
+    return data
+
+
+def verify(program: Program, potential: Potential) -> float:
+    """Return the largest difference between a program and its potential, relative, or to 1.
+
+    Both run on random structures of changing size, three times each.
+
+    Raises
+    ------
+    RuntimeError
+        If they differ by more than rounding.
+    """
+    eager = ExplicitPotential(potential)
+    dtype = next(potential.parameters()).dtype
+    device = potential.species_of.device
+    generator = torch.Generator().manual_seed(0)
+    zero = torch.zeros((), dtype=torch.float64, device=device)
+    e0 = torch.tensor(potential.reference_energies, dtype=torch.float64, device=device)
+    largest = 0.0
+    for n_atoms in (6, 3, 11, 1, 8):
+        inputs = [
+            tensor.to(device)
+            for tensor in _random_inputs(
+                n_atoms, potential.atomic_numbers, potential.r_max, generator
+            )
+        ]
+        expected = eager(*inputs)
+        # E0s are thousands of eV and exact in both: an error must not look small beside them
+        isolated = e0[potential.species_of[inputs[2]]]
+        offsets = {
+            keys.NODE_ENERGY: isolated,
+            keys.ENERGY: torch.zeros_like(expected[0]).index_add(0, inputs[5], isolated),
+        }
+        for _ in range(_CALLS):
+            for name, result, reference in zip(OUTPUTS, program(*inputs), expected, strict=True):
+                difference = (result - reference).abs().max().item()
+                difference /= max(1.0, (reference - offsets.get(name, zero)).abs().max().item())
+                if not difference <= _TOLERANCE[dtype]:
+                    raise RuntimeError(
+                        f"the exported program differs from the potential: `{name}` by "
+                        f"{difference:.1e} (relative) for {n_atoms} atoms; nothing was written"
+                    )
+                largest = max(largest, difference)
+    return largest
+
+
+def _random_inputs(
+    n_atoms: int, atomic_numbers: List[int], r_max: float, generator: torch.Generator
+) -> List[Tensor]:
+    """Return two random periodic structures in one batch, with every pair of atoms within r_max."""
+    numbers = torch.tensor(atomic_numbers)
+    spread = r_max / 3.0**0.5
+    positions, cells, species, edges, shifts, batch = [], [], [], [], [], []
+    for index in range(2):
+        cell = torch.eye(3, dtype=torch.float64) * r_max
+        cell = cell + 0.2 * r_max * torch.rand(3, 3, dtype=torch.float64, generator=generator)
+        points = spread * torch.rand(n_atoms, 3, dtype=torch.float64, generator=generator)
+        steps = torch.cartesian_prod(*[torch.arange(-1.0, 2.0, dtype=torch.float64)] * 3)
+        vectors = points[None, :, None] - points[:, None, None] + (steps @ cell)[None, None]
+        distances = torch.linalg.vector_norm(vectors, dim=-1)
+        i, j, s = torch.where((distances < r_max) & (distances > 0.4))
+        positions.append(points)
+        cells.append(cell)
+        chosen = torch.randint(len(numbers), (n_atoms,), generator=generator)
+        species.append(numbers[chosen])
+        edges.append(torch.stack([i, j]) + index * n_atoms)
+        shifts.append(steps[s])
+        batch.append(torch.full((n_atoms,), index))
+    return [
+        torch.cat(positions),
+        torch.stack(cells),
+        torch.cat(species),
+        torch.cat(edges, dim=1),
+        torch.cat(shifts),
+        torch.cat(batch),
+    ]

@@ -1,0 +1,203 @@
+"""Laws 18 and 41 for compiled code: it agrees with the potential, and none is loaded unasked."""
+
+import hashlib
+import json
+import zipfile
+
+import numpy as np
+import pytest
+import torch
+from ase import Atoms
+from ase.build import bulk
+
+import eqpot.compilation
+import laws
+from eqpot import keys
+from eqpot.calculators import ASECalculator
+from eqpot.compilation import compile_potential, export_compiled, load_compiled
+from eqpot.data import collate
+from eqpot.files import describe, save_potential
+from eqpot.program import OUTPUTS
+from potentials import graph_of, random_potential, soft_potential
+from strategies import ordinary_set
+
+ORDINARY = ordinary_set()
+
+
+def compiler_found():
+    try:
+        eqpot.compilation._check_compiler()
+    except RuntimeError:
+        return False
+    return True
+
+
+needs_compiler = pytest.mark.skipif(not compiler_found(), reason="no C++ compiler on this machine")
+
+
+def around(potential):
+    """Return the potential around a kernel of the compiled signature that is not compiled."""
+    model = potential.model
+
+    def kernel(vectors, neighbors, species):
+        assert min(neighbors.shape) >= 2 and len(neighbors) == len(species) == len(vectors)
+        with torch.enable_grad():
+            vectors = vectors.detach().requires_grad_()
+            energies, _ = model.of_blocks(vectors, neighbors, species)
+            (gradient,) = torch.autograd.grad(energies.sum(), vectors)
+        return [energies.detach(), gradient]
+
+    return eqpot.compilation._surround(kernel, describe(potential), potential.anchor)
+
+
+def lone_and_few():
+    """Return structures at the least numbers of atoms and slots."""
+    return {
+        "atom": Atoms("Si", [[0.1, 0.2, 0.3]]),
+        "pair": Atoms("OH", [[0, 0, 0], [0, 0.6, 0.8]]),
+        "primitive": bulk("Cu"),
+    }
+
+
+def assert_agrees(compiled, potential, tolerance):
+    structures = [*ORDINARY.values(), *lone_and_few().values()]
+    graphs = [graph_of(atoms, potential.r_max) for atoms in structures]
+    for graph in [*graphs, collate(graphs)]:
+        expected, found = potential(graph), compiled(graph)
+        for name in OUTPUTS:
+            assert found[name].dtype == torch.float64
+            scale = max(1.0, expected[name].abs().max().item())
+            assert (found[name] - expected[name]).abs().max().item() <= tolerance * scale, name
+
+
+def check_laws(potential):
+    rng = np.random.default_rng(1)
+    for atoms in ORDINARY.values():
+        laws.check_symmetry(potential, atoms, rng)
+        laws.check_forces(potential, atoms, rng, n_directions=1)
+    laws.check_stress(potential, ORDINARY["triclinic"])
+    laws.check_extensivity(potential, bulk("Si"))
+    laws.check_isolated_atoms(potential)
+    laws.check_batch(potential, list(ORDINARY.values()))
+
+
+def test_what_surrounds_the_code_computes_as_the_potential():
+    potential = random_potential(repulsion=True)
+    assert_agrees(around(potential), potential, 1e-14)
+
+
+def test_a_gradient_of_other_than_the_total_is_refused():
+    compiled = around(random_potential())
+    graph = graph_of(ORDINARY["triclinic"], compiled.r_max)
+    vectors = compiled.edge_vectors(graph).requires_grad_()
+    energies = compiled.energies(graph, vectors)[keys.NODE_ENERGY]
+    with pytest.raises(RuntimeError, match="gradient of their sum alone"):
+        torch.autograd.grad(energies[0], vectors)
+
+
+@pytest.fixture
+def uncompiled(tmp_path, monkeypatch):
+    """Return a package whose code is missing, with the metadata of an export."""
+
+    def pack(potential, path, metadata):
+        with zipfile.ZipFile(path, "w") as archive:
+            name = "p/data/aotinductor/model/c.wrapper_metadata.json"
+            archive.writestr(name, json.dumps({"eqpot": json.dumps(metadata)}))
+
+    potential = soft_potential()
+    monkeypatch.setattr(eqpot.compilation, "_compile", pack)
+    monkeypatch.setattr(eqpot.compilation, "_kernel", lambda _: around(potential).model.kernel)
+    path = tmp_path / "p.pt2"
+    save_potential(tmp_path / "p.eqpot", potential)
+    export_compiled(tmp_path / "p.eqpot", path, "float64")
+    return path
+
+
+def test_metadata_is_read_before_the_code(uncompiled, monkeypatch):
+    _, metadata = load_compiled(uncompiled, trust=True)
+    assert metadata["elements"] == ["H", "C", "O", "Si"]
+    assert (metadata["r_max"], metadata["dtype"], metadata["device"]) == (4.0, "float64", "cpu")
+    assert len(metadata["native_sha256"]) == 64
+    assert "largest_difference" not in metadata
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "OTHER")
+    with pytest.raises(ValueError, match=r"p\.pt2: was compiled for processors with .*has OTHER"):
+        load_compiled(uncompiled, trust=True)
+
+
+def test_nothing_is_loaded_unasked(uncompiled, monkeypatch):
+    load_compiled(uncompiled, sha256=hashlib.sha256(uncompiled.read_bytes()).hexdigest())
+
+    def never(*_):
+        raise AssertionError("was loaded")
+
+    monkeypatch.setattr(eqpot.compilation, "_kernel", never)
+    with pytest.raises(ValueError, match="a program that runs"):
+        load_compiled(uncompiled)
+    with pytest.raises(ValueError, match="but the file has"):
+        load_compiled(uncompiled, sha256="0" * 64)
+    with zipfile.ZipFile(uncompiled, "w") as archive:
+        archive.writestr("a", "b")
+    with pytest.raises(ValueError, match="no compiled package"):
+        load_compiled(uncompiled, trust=True)
+    uncompiled.write_bytes(b"no archive")
+    with pytest.raises(ValueError, match="no compiled package"):
+        load_compiled(uncompiled, trust=True)
+    with pytest.raises(FileNotFoundError, match="no such file"):
+        load_compiled(uncompiled.with_name("absent.pt2"), trust=True)
+
+
+def test_code_that_differs_is_not_written(uncompiled, tmp_path, monkeypatch):
+    kernel = around(soft_potential()).model.kernel
+
+    def spoiled(_):
+        return lambda *inputs: [1.001 * result for result in kernel(*inputs)]
+
+    monkeypatch.setattr(eqpot.compilation, "_kernel", spoiled)
+    with pytest.raises(RuntimeError, match="differs from the potential"):
+        export_compiled(tmp_path / "p.eqpot", tmp_path / "other.pt2", "float64")
+    assert not (tmp_path / "other.pt2").exists()
+
+
+def test_a_missing_compiler_is_told(monkeypatch, tmp_path):
+    import torch._inductor.cpp_builder as builder
+    from torch._inductor.exc import InvalidCxxCompiler
+
+    def none():
+        raise InvalidCxxCompiler()
+
+    monkeypatch.setattr(builder, "get_cpp_compiler", none)
+    with pytest.raises(RuntimeError, match=r"needs a C\+\+ compiler"):
+        export_compiled(soft_potential(), tmp_path / "p.pt2", "float64")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+@needs_compiler
+def test_compiled_code_obeys_the_laws_in_float64():
+    potential = random_potential(repulsion=True)
+    compiled = compile_potential(potential)
+    assert_agrees(compiled, potential, 1e-12)
+    check_laws(compiled)
+
+
+@pytest.mark.slow
+@needs_compiler
+def test_a_package_computes_as_the_potential_in_float32(tmp_path):
+    potential = soft_potential(torch.float32)
+    save_potential(tmp_path / "p.eqpot", potential)
+    metadata = export_compiled(tmp_path / "p.eqpot", tmp_path / "p.pt2", "float32")
+    assert metadata["largest_difference"] <= 1e-5
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["p.eqpot", "p.pt2"]
+    program = ASECalculator.from_compiled(tmp_path / "p.pt2", trust=True)
+    eager = ASECalculator(tmp_path / "p.eqpot")
+    exact = ASECalculator(tmp_path / "p.eqpot", dtype="float64")
+    for atoms in (*ORDINARY.values(), *lone_and_few().values()):
+        if not set(atoms.numbers) <= set(potential.atomic_numbers):
+            continue
+        for calculator in (program, eager, exact):
+            calculator.calculate(atoms)
+        for name in ("energies", "forces"):
+            truth = exact.results[name]
+            errors = [np.abs(c.results[name] - truth).max() for c in (program, eager)]
+            # rounding of sums in other orders: of the size of that of the potential itself
+            assert errors[0] <= 3 * errors[1] + 1e-6 * max(1.0, np.abs(truth).max()), name
