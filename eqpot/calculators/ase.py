@@ -7,7 +7,6 @@ import numpy as np
 import torch
 from ase import Atoms
 from ase.calculators.calculator import Calculator, PropertyNotImplementedError, all_changes
-from ase.stress import full_3x3_to_voigt_6_stress
 from numpy.typing import NDArray
 
 from eqpot.allocation import keep_freed_memory
@@ -26,6 +25,7 @@ CLOSEST: Final = 1e-3
 """Atoms closer than this, in Å, are at one place: a mistake, not a structure."""
 
 _EDGES_AT_ONCE: Final = {False: 2**16, True: 2**20}
+_VOIGT: Final = ([0, 1, 2, 1, 0, 0], [0, 1, 2, 2, 2, 1])  # xx, yy, zz, yz, xz, xy
 _MARGIN: Final = 1e-6  # Å; edges at r_max exactly are chosen here, whatever the list rounds
 
 
@@ -292,9 +292,7 @@ class ASECalculator(Calculator):
         }
         if volume is not None:
             stresses = -0.5 * (virials + virials.transpose(0, 2, 1)) / volume
-            results["stresses"] = np.array(
-                [full_3x3_to_voigt_6_stress(stress) for stress in stresses]
-            ).reshape(n_atoms, 6)
+            results["stresses"] = stresses[:, *_VOIGT]
             results["stress"] = results["stresses"].sum(axis=0)
         return results
 
