@@ -39,13 +39,20 @@ class Cost:
     n_bytes
         Bytes read and written, if each operation reads its arguments and writes its results once.
         Views and repeated elements of an expanded tensor are free.
+    n_operations
+        Number of operations, views left out: each has to be started, however little it does.
     """
 
     multiply_adds: int = 0
     n_bytes: int = 0
+    n_operations: int = 0
 
     def __add__(self, other: "Cost") -> "Cost":
-        return Cost(self.multiply_adds + other.multiply_adds, self.n_bytes + other.n_bytes)
+        return Cost(
+            self.multiply_adds + other.multiply_adds,
+            self.n_bytes + other.n_bytes,
+            self.n_operations + other.n_operations,
+        )
 
 
 class CostCounter:
@@ -143,7 +150,8 @@ class CostCounter:
     def _count(self, operation: Any, args: Any, kwargs: dict[str, Any], result: Any) -> None:
         formula = flop_registry.get(operation.overloadpacket)
         flops = 0 if formula is None else formula(*args, **kwargs, out_val=result)
-        cost = Cost(int(flops) // 2, _traffic(operation, tree_leaves((args, kwargs)), result))
+        n_bytes = _traffic(operation, tree_leaves((args, kwargs)), result)
+        cost = Cost(int(flops) // 2, n_bytes, int(n_bytes > 0))
         self.costs[self._now] = self.costs.get(self._now, Cost()) + cost
 
 

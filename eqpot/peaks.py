@@ -1,4 +1,4 @@
-"""What a machine does at best: multiply-adds of a large matrix product, bytes of a large copy."""
+"""What a machine does at best: large matrix products, large copies, many small operations."""
 
 from typing import Any, Final
 
@@ -38,6 +38,19 @@ def bandwidth(device: torch.device) -> float:
     source = torch.ones(n_bytes // 4, device=device)
     target = torch.empty_like(source)
     return 2 * n_bytes / _least_seconds("target.copy_(source)", source=source, target=target)
+
+
+def start_seconds(device: torch.device) -> float:
+    """Return the seconds of an operation that has nothing to do, one of many in a row.
+
+    Parameters
+    ----------
+    device
+        That it runs on.
+    """
+    number = torch.ones(1, device=device)
+    timer = Timer("torch.neg(number)", globals={"torch": torch, "number": number})
+    return float(min(timer.timeit(1000).median for _ in range(5)))
 
 
 def _least_seconds(statement: str, **names: Any) -> float:

@@ -65,10 +65,10 @@ def test_bytes_are_read_and_written_once_and_views_are_free():
     counter = CostCounter({})
     with counter:
         _ = values.transpose(0, 1).reshape(32)[1:]  # one copy: 32 numbers in, 32 out
-    assert counter.total() == Cost(0, 4 * 64)
+    assert counter.total() == Cost(0, 4 * 64, 1)
     with counter:
         _ = values[:1].expand(8, 4) + 1.0  # 4 numbers in, 32 out
-    assert counter.total() == Cost(0, 4 * 64 + 4 * 36)
+    assert counter.total() == Cost(0, 4 * 64 + 4 * 36, 2)
 
 
 def test_all_of_a_potential_has_a_stage():

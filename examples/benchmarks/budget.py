@@ -24,7 +24,7 @@ from eqpot.cost import ELSEWHERE, FORWARD, Cost, CostCounter
 from eqpot.data import Frame, frame_to_graph
 from eqpot.graph import Graph
 from eqpot.models import PRESETS, build_model, settings_of
-from eqpot.peaks import bandwidth, multiply_add_rate
+from eqpot.peaks import bandwidth, multiply_add_rate, start_seconds
 from eqpot.potential import Potential
 from eqpot.verification.budget import (
     DOUBLE_BACKWARD,
@@ -104,13 +104,15 @@ def _triple(c: Case, stage: str) -> str:
 def times(cases: list[Case]) -> str:
     """Return traffic, floors and measured times; these are of this machine."""
     rate, bytes_a_second = multiply_add_rate(torch.float32, CPU), bandwidth(CPU)
+    start = start_seconds(CPU)
     threads = torch.get_num_threads()
     machine = describe()
     parts = [
         f"{machine['cpu']}, {threads} thread{'s' if threads > 1 else ''}, torch "
         f"{torch.__version__}, commit {machine['commit']}, {machine['date']}, float32. A matrix "
         f"product of 1024 rows reaches {rate / 1e9:.1f} · 10⁹ multiply-adds a second, a copy of "
-        f"128 MiB {bytes_a_second / 1e9:.1f} GB/s."
+        f"128 MiB {bytes_a_second / 1e9:.1f} GB/s; an operation with nothing to do takes "
+        f"{1e6 * start:.2f} µs."
     ]
     for preset in PRESETS:
         chosen = [c for c in cases if c.preset == preset]
@@ -127,7 +129,10 @@ def times(cases: list[Case]) -> str:
                 rows.append([stage, *cells])
         parts.append(f"Energy and forces, `{preset}`:\n\n{_table(rows)}")
     rows = [
-        ["preset", "system", "task", "arithmetic, ms", "traffic, ms", "measured, ms", "arithmetic"]
+        [
+            *("preset", "system", "task", "arithmetic, ms", "traffic, ms", "operations"),
+            *("starts, ms", "measured, ms", "share"),
+        ]
     ]
     for c in cases:
         for task, counter, step in (
@@ -138,8 +143,13 @@ def times(cases: list[Case]) -> str:
             measured = median_seconds(lambda c=c, step=step: step(c))
             total = counter.total()
             floor = total.multiply_adds / rate
-            cells = [floor, total.n_bytes / bytes_a_second, measured]
-            numbers = [f"{1e3 * cell:.3g}" for cell in cells]
+            numbers = [
+                f"{1e3 * floor:.3g}",
+                f"{1e3 * total.n_bytes / bytes_a_second:.3g}",
+                f"{total.n_operations}",
+                f"{1e3 * total.n_operations * start:.3g}",
+                f"{1e3 * measured:.3g}",
+            ]
             rows.append([f"`{c.preset}`", c.system, task, *numbers, f"{floor / measured:.0%}"])
     parts.append(f"All stages, measured through the potential:\n\n{_table(rows)}")
     return "\n\n".join(parts)
