@@ -13,9 +13,11 @@ STAGES: Final = {
     "eqpot.nn.neighbors": "neighbours",
     "eqpot.models.gaunt:GauntModel": "neighbours",
     "eqpot.models.chunks": "neighbours",
+    "eqpot.models.known_gradient": "neighbours",
     "eqpot.models.gaunt:GauntModel.geometry": "harmonics",
     "eqpot.so3.harmonics": "harmonics",
     "eqpot.nn.radial": "radial functions",
+    "eqpot.nn.radial_table": "radial functions",
     "eqpot.models.gaunt:FirstInteraction": "density, first layer",
     "eqpot.models.gaunt:Interaction": "density, later layers",
     "eqpot.nn.density:species_density": "density, first layer",
@@ -29,7 +31,7 @@ STAGES: Final = {
     "eqpot.models.gaunt:GauntModel.isolated_energies": "readout",
     "eqpot.physics.zbl": "repulsion",
     "eqpot.potential": "assembly",
-    "eqpot.export": "assembly",
+    "eqpot.program": "assembly",
 }
 """Stage by place, in the order in which a structure meets them; see docs/model.md."""
 
