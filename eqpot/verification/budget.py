@@ -59,12 +59,13 @@ def count_training(potential: Potential, graph: Graph) -> CostCounter:
     ValueError
         If no weight requires a gradient.
     """
-    if not any(weight.requires_grad for weight in potential.parameters()):
+    learning = [weight for weight in potential.parameters() if weight.requires_grad]
+    if not learning:
         raise ValueError("`potential` must have weights that require a gradient; all are frozen")
     counter = CostCounter(STAGES)
     with counter:
         outputs = potential(graph, training=True)
         counter.derivative = DOUBLE_BACKWARD
         loss = outputs[keys.ENERGY].square().sum() + outputs[keys.FORCES].square().sum()
-        loss.backward()
+        loss.backward(inputs=learning)
     return counter

@@ -163,7 +163,8 @@ def evaluate(c: Case) -> None:
 def train(c: Case) -> None:
     """Compute the gradient of a loss of energy and forces once."""
     outputs = c.learning(c.graph, training=True)
-    (outputs[keys.ENERGY].square().sum() + outputs[keys.FORCES].square().sum()).backward()
+    loss = outputs[keys.ENERGY].square().sum() + outputs[keys.FORCES].square().sum()
+    loss.backward(inputs=[weight for weight in c.learning.parameters() if weight.requires_grad])
 
 
 def median_seconds(step: Callable[[], None]) -> float:
