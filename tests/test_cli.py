@@ -38,6 +38,7 @@ OPTIONS = {
         "timestep",
         "trust",
     },
+    "bench": {"potential", "structure", "timestep", "dtype", "device", "seconds", "json_file"},
     "report": {"folder"},
 }
 

@@ -296,6 +296,19 @@ class ASECalculator(Calculator):
             results["stress"] = results["stresses"].sum(axis=0)
         return results
 
+    def _edges(
+        self,
+        positions: NDArray[np.float64],
+        numbers: NDArray[np.int64],
+        cell: NDArray[np.float64],
+        pbc: NDArray[np.bool_],
+    ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        if self._list is None or not self._list.holds(positions, numbers, cell, pbc):
+            self._list = _VerletList(
+                positions, numbers, cell, pbc, self.r_max + self.skin + _MARGIN, self.skin
+            )
+        return self._list.edges(positions, self.r_max)
+
     def _run(
         self,
         positions: NDArray[np.float64],
@@ -303,11 +316,7 @@ class ASECalculator(Calculator):
         cell: NDArray[np.float64],
         pbc: NDArray[np.bool_],
     ) -> tuple[float, NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-        if self._list is None or not self._list.holds(positions, numbers, cell, pbc):
-            self._list = _VerletList(
-                positions, numbers, cell, pbc, self.r_max + self.skin + _MARGIN, self.skin
-            )
-        edge_index, edge_shifts = self._list.edges(positions, self.r_max)
+        edge_index, edge_shifts = self._edges(positions, numbers, cell, pbc)
 
         def tensor(array: NDArray[Any]) -> torch.Tensor:
             return torch.from_numpy(array).to(self._device)

@@ -3,6 +3,7 @@
 import typer
 
 from eqpot.cli import data
+from eqpot.cli.bench import bench
 from eqpot.cli.errors import run_app
 from eqpot.cli.evaluate import evaluate
 from eqpot.cli.export import export
@@ -20,6 +21,7 @@ app.command("info")(info)
 app.command("evaluate")(evaluate)
 app.command("export")(export)
 app.command("md")(md)
+app.command("bench")(bench)
 app.command("report")(report)
 app.add_typer(data.app, name="data")
 

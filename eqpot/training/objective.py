@@ -102,13 +102,16 @@ class Objective:
 
         def compute(parts: Sequence[Graph]) -> Sums:
             potential.zero_grad(set_to_none=True)
+            learning = [weight for weight in potential.parameters() if weight.requires_grad]
             sums = []
             for part in parts:
                 graph = graph_to(part, self.fabric.device)
                 with network_precision(potential, self.precision):
                     outputs = potential(graph, training=True)
                     part_sums = loss_sums(outputs, graph, self.force_unit, self.settings)
-                    combine(part_sums, totals, weights).backward()
+                    loss = combine(part_sums, totals, weights)
+                    # not to the edge vectors, which require a gradient too, for the forces
+                    loss.backward(inputs=learning)
                 sums.append({name: value.detach() for name, value in part_sums.items()})
             return added(sums)
 

@@ -1,0 +1,105 @@
+"""``eqpot bench``: what a potential reaches on this machine."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Literal
+
+import torch
+import typer
+
+from eqpot.cli.md import read_structure
+from eqpot.durable import write_durably
+from eqpot.files import load_potential
+from eqpot.verification.benchmark import Benchmark, benchmark
+
+
+def bench(
+    potential: Annotated[Path, typer.Argument(help="A potential (.eqpot).")],
+    structure: Annotated[
+        str | None,
+        typer.Argument(
+            help="Structure file of any format ASE reads; its last frame, or another one as in "
+            "file.extxyz@0. Without it, packings of the potential's elements in three sizes."
+        ),
+    ] = None,
+    timestep: Annotated[float, typer.Option(help="fs, for ns/day.")] = 1.0,
+    dtype: Annotated[
+        Literal["float32", "float64"], typer.Option(help="Precision of the model.")
+    ] = "float32",
+    device: Annotated[str, typer.Option(help="cpu, cuda or cuda:1.")] = "cpu",
+    seconds: Annotated[float, typer.Option(help="Time for each structure.")] = 3.0,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", help="Write all numbers to this file.")
+    ] = None,
+) -> None:
+    """Measure speed and memory of a potential through ASE, and tell what limits them."""
+    structures = None if structure is None else {structure: read_structure(structure)}
+    loaded = load_potential(potential, dtype=dtype, device=_device(device))
+    found = benchmark(loaded, structures, timestep, seconds)
+    typer.echo("\n".join([f"{potential}: {heading(found)}", "", *table(found), "", *_LEGEND]))
+    if json_file is not None:
+        write_durably(json_file, (json.dumps(found.as_dict(), indent=1) + "\n").encode())
+
+
+_LEGEND = (
+    "list, model, rest: parts of the time: neighbour list, energies and forces, ASE around them",
+    "arithmetic, traffic, starts: parts of the model's time that its multiply-adds, bytes and",
+    "operations take at best; overhead is what it takes beyond arithmetic and traffic",
+    "memory: the largest so far, of the process or of the tensors on a GPU",
+)
+
+
+def heading(found: Benchmark) -> str:
+    """Return in two lines where the numbers come from."""
+    machine = found.machine
+    name = machine.get("gpu", machine["processor"])
+    threads = f"{machine['n_threads']} thread{'s' if machine['n_threads'] > 1 else ''}"
+    return (
+        f"{found.dtype}, {machine['device']} ({name}), {threads}, torch {machine['torch']}\n"
+        f"at best {found.multiply_add_rate / 1e9:.3g} · 10⁹ multiply-adds/s, "
+        f"{found.bandwidth / 1e9:.3g} GB/s, {1e6 * found.start_seconds:.2g} µs for an operation"
+    )
+
+
+def table(found: Benchmark) -> list[str]:
+    """Return the lines of the table, a row for each structure."""
+    rows = [
+        [
+            *("structure", "atoms", "neighbours", "ms/step", "atoms/s", "ns/day", "memory/MiB"),
+            *("list", "model", "rest", "arithmetic", "traffic", "starts", "limited by"),
+        ]
+    ]
+    for measured in found.measurements:
+        memory = measured.peak_memory_mib
+        parts = measured.list_share, measured.model_share, measured.rest_share
+        rows.append(
+            [
+                measured.source,
+                f"{measured.n_atoms}",
+                f"{measured.mean_neighbors:.1f}",
+                f"{1e3 * measured.seconds:.3g}",
+                f"{measured.atoms_per_second:.0f}",
+                f"{measured.ns_per_day(found.timestep):.3g}",
+                "unknown" if memory is None else f"{memory:.0f}",
+                *(f"{part:.0%}" for part in (*parts, *found.floors(measured).values())),
+                found.limit(measured),
+            ]
+        )
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = []
+    for row in rows:
+        first, *numbers, last = (c.rjust(w) for c, w in zip(row, widths, strict=True))
+        lines.append("  ".join([row[0].ljust(len(first)), *numbers, last.strip()]))
+    return lines
+
+
+def _device(name: str) -> torch.device:
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ValueError(f"`device` must be such as cpu, cuda or cuda:1, got {name!r}") from error
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ValueError(
+            f"`device` {name!r} is not there: PyTorch sees {torch.cuda.device_count()} GPUs"
+        )
+    return device
