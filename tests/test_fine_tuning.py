@@ -210,7 +210,7 @@ def test_low_rank_updates_merge_into_plain_weights(potential, tmp_path):
 
 def test_only_what_learns_asks_for_gradients(potential):
     for train, expected in (
-        ("all", lambda name: True),
+        ("all", lambda name: name != "model.first.elements"),  # one-hot, as in a fresh training
         ("heads", lambda name: "readout" in name),
         ("low_rank", lambda name: ".first.weight" in name or ".second.weight" in name),
     ):
@@ -241,6 +241,20 @@ def test_a_new_element_leaves_the_known_ones_alone(base_file, potential, train, 
     save_potential(tmp_path / "extended.eqpot", merged(fine_tuning.potential))
     loaded = load_potential(tmp_path / "extended.eqpot", torch.float64)
     assert_equal(loaded, fine_tuning.potential, [*structures(1), molecule("CF4")])
+
+
+def test_rows_of_elements_learn_unless_they_are_one_hot():
+    few, learned = random_potential().model, random_potential(n_element_channels=3).model
+    known = list(range(len(ELEMENTS)))
+    for model, origins, expected in (
+        (few, known, False),
+        (few, known[::-2], False),
+        (few, [*known, 2], True),
+        (few, [0, 1, 1], True),
+        (learned, known, True),
+        (learned, [0, 4], True),
+    ):
+        assert model.with_species(origins).first.elements.requires_grad == expected, origins
 
 
 def test_a_new_element_begins_as_its_neighbour(potential):

@@ -300,6 +300,13 @@ class FirstInteraction(nn.Module):
         self.radial = RadialNetwork(r_max, settings.n_radial)
         self.layer = GauntLayer(settings, n_species, n_channels * settings.n_radial, l_out)
 
+    @torch.no_grad()
+    @torch.jit.unused
+    def is_one_hot(self) -> bool:
+        """Return whether each element has a channel of its own, so that there is none to learn."""
+        products = self.elements @ self.elements.T
+        return torch.equal(products, torch.eye(len(products)).to(products))
+
     def forward(
         self,
         harmonics: Tensor,
@@ -483,8 +490,8 @@ class GauntModel(nn.Module):
             elif name in ("embedding", "first.elements") or name.endswith(".skip_weights"):
                 values[name] = value[origins]
         model.load_state_dict(values)
-        # two species with one row must be told apart
-        model.first.elements.requires_grad_(len(set(origins)) < len(origins))
+        # two species that begin with one row must learn to be told apart
+        model.first.elements.requires_grad_(not model.first.is_one_hot())
         return model
 
     def isolated_energies(self) -> Tensor:

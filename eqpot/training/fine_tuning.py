@@ -185,8 +185,8 @@ def choose_what_learns(
     potential
         Changed in place, on the CPU.
     train
-        ``all``; ``heads``: the readouts; ``low_rank``: updates of the linear maps, see
-        :mod:`eqpot.training.low_rank`.
+        ``all``: all that learns in a fresh training; ``heads``: the readouts; ``low_rank``: updates
+        of the linear maps, see :mod:`eqpot.training.low_rank`.
     rank, seed
         Of the updates.
     new_elements
@@ -196,6 +196,7 @@ def choose_what_learns(
     assert isinstance(model, GauntModel)
     if train == "all":
         potential.requires_grad_(True)
+        model.first.elements.requires_grad_(not model.first.is_one_hot())
     elif train == "heads":
         potential.requires_grad_(False)
         for head in model.heads():
