@@ -66,6 +66,11 @@ def test_a_budget_is_above_zero():
         ChunkedModel(random_potential().model, 0)
 
 
+def test_compiled_code_takes_no_budget():
+    with pytest.raises(ValueError, match="`edge_budget` must be left out with `compiled=True`"):
+        ASECalculator(random_potential(), edge_budget=50, compiled=True)
+
+
 def test_the_calculator_takes_a_budget_and_leaves_the_potential_alone(crystal):
     potential = random_potential()
     model = potential.model

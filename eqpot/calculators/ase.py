@@ -24,7 +24,7 @@ from eqpot.program import ExplicitPotential, Program
 CLOSEST: Final = 1e-3
 """Atoms closer than this, in Å, are at one place: a mistake, not a structure."""
 
-_EDGES_AT_ONCE: Final = {False: 2**16, True: 2**20}
+_EDGES_AT_ONCE: Final = {False: 2**16, True: 2**20}  # by whether on a GPU
 _VOIGT: Final = ([0, 1, 2, 1, 0, 0], [0, 1, 2, 2, 2, 1])  # xx, yy, zz, yz, xz, xy
 _MARGIN: Final = 1e-6  # Å; edges at r_max exactly are chosen here, whatever the list rounds
 
@@ -60,8 +60,8 @@ class ASECalculator(Calculator):
     Raises
     ------
     OSError, ValueError
-        If the file is refused (see :func:`eqpot.files.load_potential`), ``skin`` is negative or
-        ``edge_budget`` not above zero.
+        If the file is refused (see :func:`eqpot.files.load_potential`), ``skin`` is negative,
+        ``edge_budget`` is not above zero, or it is given with ``compiled``.
     RuntimeError
         If it cannot be compiled (see :func:`eqpot.compilation.compile_potential`).
 
@@ -95,6 +95,11 @@ class ASECalculator(Calculator):
         edge_budget: int | None = None,
         compiled: bool = False,
     ) -> None:
+        if compiled and edge_budget is not None:
+            raise ValueError(
+                f"`edge_budget` must be left out with `compiled=True`, got {edge_budget}: compiled "
+                "code computes all edges at once; leave `compiled` out to bound the memory"
+            )
         if not isinstance(potential, Potential):
             potential = load_potential(potential, dtype=dtype, device=device or "cpu")
         elif device is not None:
