@@ -8,7 +8,7 @@ import io
 import json
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import torch
 from torch import nn
@@ -16,9 +16,12 @@ from torch import nn
 from eqpot.durable import write_durably
 from eqpot.files import dtype_of
 from eqpot.potential import Potential
-from eqpot.program import METADATA, ExplicitPotential, Program, open_source, read_trusted, verify
+from eqpot.program import ExplicitPotential, Program, open_source, read_trusted, verify
 
-_FORMAT = "eqpot-torchscript"
+METADATA: Final = "eqpot.json"
+"""Name of the extra file that carries the metadata, as JSON."""
+
+_FORMAT: Final = "eqpot-torchscript"
 
 
 def export_torchscript(

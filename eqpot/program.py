@@ -16,8 +16,6 @@ from eqpot import keys
 from eqpot.files import describe, load_potential, read_header
 from eqpot.potential import Potential
 
-METADATA: Final = "eqpot.json"
-"""Name under which an export carries its metadata, as JSON."""
 INPUTS: Final = (
     keys.POSITIONS,
     keys.CELL,
@@ -65,8 +63,8 @@ class ExplicitPotential(nn.Module):
         ----------
         positions, cell, atomic_numbers, edge_index, edge_shifts, batch
             As in :mod:`eqpot.keys`, the edges in any order; the number of graphs is the length of
-            ``cell``. Positions in
-            float64 give energies and forces in float64, whatever the model runs in.
+            ``cell``. Positions in float64 give energies and forces in float64, whatever the model
+            runs in.
 
         Returns
         -------

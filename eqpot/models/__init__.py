@@ -1,4 +1,7 @@
-"""Model families, a file each: a graph in, ``node_energy`` and ``node_features`` out."""
+"""Model families, a file each: a graph in, ``node_energy`` and ``node_features`` out.
+
+Beside them, what computes a model in another way: :mod:`eqpot.models.chunks`.
+"""
 
 from dataclasses import replace
 

@@ -1,1 +1,1 @@
-"""Parts of networks: radial functions, neighbour densities, maps of fields, readouts."""
+"""Parts of networks: radial functions, neighbour blocks, densities, maps of fields."""

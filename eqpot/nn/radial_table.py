@@ -14,13 +14,15 @@ _N_INTERVALS: Final = {torch.float32: 1024, torch.float64: 8192}
 
 
 class RadialTable(nn.Module):
-    r"""Cubic splines, twice continuously differentiable, through the functions of a network.
+    r"""Cubic splines through the functions of a network, zero from ``r_max`` on.
 
     .. math:: \varphi_a(r) \approx c_0 + t \, (c_1 + t \, (c_2 + t \, c_3)),
               \quad r = (k + t) \, h, \quad 0 \leq t < 1
 
     The error falls with the fourth power of the interval h; with 1024 intervals it is below the
-    rounding of float32, with the 8192 of float64 below 1e-10 of the largest value.
+    rounding of float32, with the 8192 of float64 below 1e-10 of the largest value. The splines are
+    twice continuously differentiable inside of ``r_max``; there value and slope vanish exactly, the
+    second derivative but for an error that falls with the square of the interval.
 
     Parameters
     ----------

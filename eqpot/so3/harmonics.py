@@ -38,7 +38,8 @@ def spherical_harmonics(directions: Tensor, l_max: int, dim: int = -1) -> Tensor
     Returns
     -------
     Tensor
-        Shape (..., (l_max + 1)²), normalised to a mean square of 1 over the sphere.
+        Shape (..., (l_max + 1)²), or with the harmonics along ``dim``; normalised to a mean square
+        of 1 over the sphere.
 
     References
     ----------

@@ -112,11 +112,11 @@ class ModelSection(Section):
     n_features: Annotated[int, Field(ge=1, le=4096)] | None = None
     """Channels."""
     l_max: Annotated[int, Field(ge=0, le=8)] | None = None
-    """Highest degree of the densities."""
+    """Highest degree of the densities and of their products."""
     l_hidden: Annotated[int, Field(ge=0, le=8)] | None = None
     """Highest degree of the features between layers."""
     n_senders: Annotated[int, Field(ge=1, le=4096)] | None = None
-    """Channels that an atom sends to its neighbours."""
+    """Channels that an atom sends to its neighbours; half of the channels in every preset."""
     n_layers: Annotated[int, Field(ge=1, le=8)] | None = None
     """Message-passing layers."""
     n_radial: Annotated[int, Field(ge=1, le=256)] | None = None
