@@ -15,7 +15,7 @@ from eqpot.export import export_torchscript, load_torchscript
 from eqpot.files import load_potential, save_potential
 from eqpot.graph import batch_graphs
 from eqpot.program import OUTPUTS
-from potentials import soft_potential
+from potentials import random_potential, soft_potential
 from strategies import ordinary_set
 
 
@@ -53,6 +53,28 @@ def test_program_agrees_on_changing_sizes(native, tmp_path, dtype, tolerance):
                 assert found.dtype == torch.float64
                 scale = max(1.0, expected[name].abs().max().item())
                 assert (found - expected[name]).abs().max().item() <= tolerance * scale, name
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"l_max": 0, "l_hidden": 0, "n_layers": 1, "correlation": 1},
+        {"l_hidden": 0, "n_element_channels": 3, "n_senders": 1},
+    ],
+)
+def test_the_least_of_each_setting_goes_through_files_and_programs(changes, tmp_path):
+    potential = random_potential(**changes)
+    save_potential(tmp_path / "p.eqpot", potential)
+    loaded = load_potential(tmp_path / "p.eqpot", "float64")
+    assert loaded.model.settings == potential.model.settings
+    export_torchscript(tmp_path / "p.eqpot", tmp_path / "p.pt", "float64")
+    program, _ = load_torchscript(tmp_path / "p.pt", trust=True)
+    for graph in graphs(potential.r_max):
+        expected, again = potential(graph), loaded(graph)
+        for name, found in zip(OUTPUTS, call(program, graph), strict=True):
+            scale = max(1.0, expected[name].abs().max().item())
+            assert torch.equal(again[name], expected[name]), name
+            assert (found - expected[name]).abs().max().item() <= 1e-12 * scale, name
 
 
 def test_reference_energies_stay_exact(native, tmp_path):
