@@ -257,6 +257,19 @@ def test_rows_of_elements_learn_unless_they_are_one_hot():
         assert model.with_species(origins).first.elements.requires_grad == expected, origins
 
 
+def test_a_preset_leaves_the_channels_of_elements_to_the_base(potential, tmp_path):
+    """A new element shares the channels of the known ones, which no preset says."""
+    extended, _ = with_elements(potential, [9])
+    save_potential(tmp_path / "extended.eqpot", extended)
+    sizes = {"preset": "small", "n_features": 8, "r_max": R_MAX, "repulsion": True}
+    recipe = recipe_of(tmp_path / "extended.eqpot", model=sizes)
+    filled = recipe_with_base(recipe, read_base_potential(recipe.fine_tuning))
+    assert filled.model.n_element_channels == len(ELEMENTS)
+    recipe = recipe_of(tmp_path / "extended.eqpot", model=sizes | {"n_element_channels": 4})
+    with pytest.raises(ValueError, match=r"`model.n_element_channels` is 4 .* and 7 in the"):
+        recipe_with_base(recipe, read_base_potential(recipe.fine_tuning))
+
+
 def test_a_new_element_begins_as_its_neighbour(potential):
     """All weights of an element are copied: the twin has the same energies but for E0."""
     model = potential.model

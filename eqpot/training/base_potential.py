@@ -93,6 +93,8 @@ def recipe_with_base(recipe: Recipe, base: BasePotential) -> Recipe:
     if "preset" in given:
         wanted |= settings_of(section.kind, section.preset, section.changes()).as_dict()
     wanted |= section.changes()
+    if wanted.get("n_element_channels") == 0:  # a preset leaves it to the elements
+        del wanted["n_element_channels"]
     of_base = own | settings
     differences = [
         f"`model.{name}` is {value} in the recipe and {of_base[name]} in the potential"
