@@ -110,7 +110,7 @@ def open_source(
     Returns
     -------
     Potential
-        In evaluation mode.
+        That of the file, or the one given.
     dict
         Elements, radius, layers, units, versions and the hash that the native file carries in its
         header.
