@@ -77,3 +77,11 @@ def test_a_model_with_tables_gives_the_same_forces():
     found = tabled(graph)
     for name in (keys.NODE_ENERGY, keys.FORCES, keys.STRESS):
         assert torch.allclose(found[name], expected[name], rtol=1e-7, atol=1e-8), name
+
+
+def test_a_distance_that_is_no_number_gives_none():
+    table = RadialTable(network(torch.float64))
+    distances = torch.tensor([[float("nan"), float("inf"), 1.0]], dtype=torch.float64)
+    values = table(distances)[0]
+    assert not values[:, 0].isfinite().any()
+    assert values[:, 2].isfinite().all()

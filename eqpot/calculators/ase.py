@@ -147,11 +147,7 @@ class ASECalculator(Calculator):
             As :func:`eqpot.export.load_torchscript`.
         """
         program, metadata = load_torchscript(path, sha256=sha256, trust=trust, device=device)
-        calculator = cls.__new__(cls)
-        calculator._start(
-            program, metadata["atomic_numbers"], metadata["r_max"], torch.device(device), skin
-        )
-        return calculator
+        return cls._of_program(program, metadata, device, skin)
 
     @classmethod
     def from_compiled(
@@ -181,14 +177,15 @@ class ASECalculator(Calculator):
             As :func:`eqpot.compilation.load_compiled`.
         """
         program, metadata = load_compiled(path, sha256=sha256, trust=trust)
+        return cls._of_program(program, metadata, metadata["device"], skin)
+
+    @classmethod
+    def _of_program(
+        cls, program: Program, metadata: dict[str, Any], device: str | torch.device, skin: float
+    ) -> "ASECalculator":
         calculator = cls.__new__(cls)
-        calculator._start(
-            program,
-            metadata["atomic_numbers"],
-            metadata["r_max"],
-            torch.device(metadata["device"]),
-            skin,
-        )
+        numbers, r_max = metadata["atomic_numbers"], metadata["r_max"]
+        calculator._start(program, numbers, r_max, torch.device(device), skin)
         return calculator
 
     def _start(

@@ -56,7 +56,8 @@ class RadialTable(nn.Module):
     def forward(self, distances: Tensor) -> Tensor:
         """Return the functions, shape (n, n_functions, j), at distances of shape (n, j), Å."""
         places = distances / self.interval
-        intervals = places.detach().long().clamp(max=self.n_intervals)
+        # both ends: a distance that is no number must not read beyond the table, and gives none
+        intervals = places.detach().long().clamp(min=0, max=self.n_intervals)
         t = (places - intervals)[:, :, None]
         c = self.coefficients[intervals].chunk(4, dim=2)
         values = c[0] + t * (c[1] + t * (c[2] + t * c[3]))
