@@ -1,12 +1,11 @@
 """A potential compiled ahead of time to machine code, by PyTorch's Inductor.
 
-The network and its gradient are traced into one graph, whose loops are fused and compiled for this
-kind of processor. What surrounds it, from edges to stress, stays the code of the potential. A
-package is machine code: nothing here loads one unless its SHA-256 is given or it is trusted.
+From edge vectors to energies and the forces of edges all is traced into one graph, whose loops are
+fused and compiled for this kind of processor. What remains is the sum over edges. A package is
+machine code: nothing here loads one unless its SHA-256 is given or it is trusted.
 """
 
 import contextlib
-import copy
 import json
 import tempfile
 import warnings
@@ -20,12 +19,12 @@ from torch import Tensor, nn
 
 from eqpot import keys
 from eqpot.durable import write_durably
-from eqpot.files import assemble, describe, dtype_of
+from eqpot.files import describe, dtype_of
+from eqpot.graph import Graph
 from eqpot.models import GauntModel
-from eqpot.models.known_gradient import KnownGradient
+from eqpot.models.deployment import deployed
 from eqpot.nn.neighbors import pad_edges
-from eqpot.nn.radial_table import with_radial_tables
-from eqpot.potential import Potential
+from eqpot.potential import Potential, edge_vectors, known_species, species_table, stress_of
 from eqpot.program import ExplicitPotential, Program, open_source, read_trusted, verify
 
 _FORMAT: Final = "eqpot-compiled"
@@ -34,55 +33,102 @@ _LEAST: Final = 2
 """Atoms and slots in a call, at least: the compiler takes any number but 0 and 1 for a variable."""
 
 Kernel = Callable[[Tensor, Tensor, Tensor], "list[Tensor]"]
-"""Of vectors, neighbours and species: node energies, and the gradient of their sum to vectors."""
+"""Of edge vectors, neighbours and species, in blocks: energies, and what edges bring to atoms."""
 
 
-class CompiledModel(nn.Module):
-    """A model whose energies and gradient come from compiled code.
-
-    It takes the place of the model in a :class:`eqpot.potential.Potential`. The gradient is that
-    of the sum of the energies, which is all that forces and stress need; there is no second one.
+class CompiledPotential(nn.Module):
+    """A potential that is called like :class:`eqpot.potential.Potential` and runs compiled code.
 
     Parameters
     ----------
     kernel
-        The compiled code.
-    r_max
-        Radius, Å.
+        The compiled code, see :func:`explicit_kernel`.
+    description
+        What :func:`eqpot.files.describe` says of the potential.
+    device
+        Where the code runs.
     """
 
-    def __init__(self, kernel: Kernel, r_max: float) -> None:
+    species_of: Tensor
+
+    def __init__(self, kernel: Kernel, description: dict[str, Any], device: torch.device) -> None:
         super().__init__()
         self.kernel = kernel
-        self.r_max = r_max
+        self.r_max: float = description["r_max"]
+        self.atomic_numbers: list[int] = description["atomic_numbers"]
+        self.register_buffer("species_of", species_table(self.atomic_numbers).to(device))
 
-    def forward(self, graph: Dict[str, Tensor]) -> Dict[str, Tensor]:
-        """Return ``node_energy``, as :meth:`eqpot.models.gaunt.GauntModel.forward` does.
-
-        Parameters
-        ----------
-        graph
-            ``species``, ``edge_index`` and ``edge_vectors``.
-        """
-        species = graph[keys.SPECIES]
-        n_atoms = max(_LEAST, len(species))
-        neighbors, vectors = pad_edges(
-            graph[keys.EDGE_INDEX], graph[keys.EDGE_VECTORS], n_atoms, self.r_max, least=_LEAST
+    def forward(self, graph: Graph) -> Dict[str, Tensor]:
+        """Return what :meth:`eqpot.potential.Potential.forward` does, but for ``node_features``."""
+        edge_index, batch = graph[keys.EDGE_INDEX], graph[keys.BATCH]
+        species = known_species(self.species_of, graph[keys.ATOMIC_NUMBERS])
+        positions = graph[keys.POSITIONS].to(torch.float64)
+        cell = graph[keys.CELL].to(torch.float64)
+        vectors = edge_vectors(positions, cell, edge_index, graph[keys.EDGE_SHIFTS], batch)
+        n_atoms = len(species)
+        n_blocks = max(_LEAST, n_atoms)
+        if n_atoms < n_blocks:  # atoms without neighbours fill up the least number
+            species = torch.cat([species, species.new_zeros(n_blocks - n_atoms)])
+        neighbors, blocks = pad_edges(edge_index, vectors, n_blocks, self.r_max, least=_LEAST)
+        energies, pulls, shares = (
+            part.detach() for part in self.kernel(blocks, neighbors, species)
         )
-        n_real = len(species)
-        if n_real < n_atoms:  # atoms without neighbours fill up the least number
-            species = torch.cat([species, species.new_zeros(n_atoms - n_real)])
-        energies, gradient = self.kernel(vectors.detach(), neighbors, species)
-        return {keys.NODE_ENERGY: KnownGradient.apply(vectors, energies[:n_real], gradient)}
+        # summed here: compiled loops of several threads would add in any order
+        sums = shares.new_zeros(n_blocks, 12).index_add_(0, neighbors.flatten(), shares)[:n_atoms]
+        node_energy, node_virial = energies[:n_atoms], sums[:, 3:].view(-1, 3, 3)
+        virial = torch.zeros_like(cell).index_add_(0, batch, node_virial)
+        virial = 0.5 * (virial + virial.transpose(1, 2))
+        return {
+            keys.ENERGY: energies.new_zeros(len(cell)).index_add_(0, batch, node_energy),
+            keys.NODE_ENERGY: node_energy,
+            keys.FORCES: pulls[:n_atoms] + sums[:, :3],
+            keys.STRESS: stress_of(virial, cell),
+            keys.VIRIAL: virial,
+            keys.NODE_VIRIAL: node_virial,
+        }
 
 
-def compile_potential(potential: Potential) -> Potential:
+def explicit_kernel(potential: Potential) -> Kernel:
+    """Return the part of a potential that is compiled, as a function that is traced.
+
+    It takes edge vectors in float64, shape (n, 3, j), neighbours (n, j) and species (n,), and
+    returns, in float64: energies of atoms, eV, shape (n,); the part of an atom's force that is of
+    the edges from it, shape (n, 3); and what each edge brings to its neighbour, shape (n * j, 12):
+    force and virial.
+
+    Parameters
+    ----------
+    potential
+        In memory; its model is copied.
+    """
+    assert isinstance(potential.model, GauntModel)
+    model, repulsion, scale = deployed(potential.model), potential.repulsion, potential.scale
+    dtype, device = potential.anchor.dtype, potential.anchor.device
+    e0 = torch.tensor(potential.reference_energies, dtype=torch.float64, device=device)
+
+    def kernel(vectors: Tensor, neighbors: Tensor, species: Tensor) -> list[Tensor]:
+        vectors = vectors.detach().requires_grad_(True)
+        energies, _ = model.of_blocks(vectors.to(dtype), neighbors, species)
+        energies = e0[species] + scale * energies.to(torch.float64)
+        if repulsion is not None:
+            ends = species[:, None].expand_as(neighbors), species[neighbors]
+            pairs = repulsion.pair_energies(*ends, vectors.transpose(1, 2))
+            energies = energies + pairs.sum(dim=1).to(torch.float64)
+        (gradient,) = torch.autograd.grad([energies.sum()], [vectors])
+        virials = -vectors[:, :, None] * gradient[:, None]  # nabj
+        shares = torch.cat([-gradient, virials.flatten(1, 2)], dim=1).transpose(1, 2)
+        return [energies.detach(), gradient.sum(dim=2), shares.reshape(-1, 12).detach()]
+
+    return kernel
+
+
+def compile_potential(potential: Potential) -> CompiledPotential:
     """Return a potential that computes with machine code what the given one computes.
 
     Compiling takes half a minute to some minutes, once for all sizes of structures, and needs a C++
-    compiler. The loops between matrix products use as many threads as PyTorch does now. In float32
-    radial functions come from :class:`eqpot.nn.radial_table.RadialTable`. The result gives energies
-    and their first derivatives and can't be trained.
+    compiler. The loops between matrix products use as many threads as PyTorch does now; with more
+    than one, sums over them may round differently from call to call. The model is that of
+    :func:`eqpot.models.deployment.deployed`; the result can't be trained.
 
     Parameters
     ----------
@@ -100,7 +146,7 @@ def compile_potential(potential: Potential) -> Potential:
     with tempfile.TemporaryDirectory(prefix="eqpot-") as folder:
         package = Path(folder) / "potential.pt2"
         _compile(potential, package, {})
-        compiled = _surround(_kernel(package), description, potential.anchor)
+        compiled = CompiledPotential(_kernel(package), description, potential.anchor.device)
     verify(ExplicitPotential(compiled), potential)
     return compiled
 
@@ -145,7 +191,7 @@ def export_compiled(
     with tempfile.TemporaryDirectory(prefix="eqpot-") as folder:
         package = Path(folder) / "potential.pt2"
         _compile(potential, package, metadata)
-        compiled = _surround(_kernel(package), metadata, potential.anchor)
+        compiled = CompiledPotential(_kernel(package), metadata, potential.anchor.device)
         metadata["largest_difference"] = verify(ExplicitPotential(compiled), potential)
         write_durably(path, package.read_bytes())
     return metadata
@@ -189,9 +235,8 @@ def load_compiled(
                 f"{path}: torch {torch.__version__} cannot load this package, which torch "
                 f"{metadata['torch_version']} made: {error}"
             ) from error
-    model_dtype = dtype_of(metadata["dtype"])
-    anchor = torch.zeros((), dtype=model_dtype, device=metadata["device"])
-    return ExplicitPotential(_surround(kernel, metadata, anchor)), metadata
+    compiled = CompiledPotential(kernel, metadata, torch.device(metadata["device"]))
+    return ExplicitPotential(compiled), metadata
 
 
 def _compile(potential: Potential, path: Path, metadata: dict[str, Any]) -> None:
@@ -199,28 +244,18 @@ def _compile(potential: Potential, path: Path, metadata: dict[str, Any]) -> None
     from torch.fx.experimental.proxy_tensor import make_fx
 
     _check_compiler()
-    model = copy.deepcopy(potential.model)
-    if potential.anchor.dtype == torch.float32:
-        model = with_radial_tables(model)
-    model = model.eval().requires_grad_(False)
-    assert isinstance(model, GauntModel)
-
-    def kernel(vectors: Tensor, neighbors: Tensor, species: Tensor) -> tuple[Tensor, Tensor]:
-        vectors = vectors.detach().requires_grad_(True)
-        energies, _ = model.of_blocks(vectors, neighbors, species)
-        (gradient,) = torch.autograd.grad([energies.sum()], [vectors])
-        return energies.detach(), gradient
-
     # sizes that no other length in the model has: equal ones would be taken for one variable
     n_atoms, n_slots = 37, 23
-    vectors = torch.ones(n_atoms, 3, n_slots).to(potential.anchor)
-    neighbors = torch.zeros(n_atoms, n_slots, dtype=torch.long, device=vectors.device)
+    device = potential.anchor.device
+    vectors = torch.ones(n_atoms, 3, n_slots, dtype=torch.float64, device=device)
+    neighbors = torch.zeros(n_atoms, n_slots, dtype=torch.long, device=device)
     inputs = (vectors, neighbors, neighbors[:, 0].contiguous())
     atoms = torch.export.Dim("n_atoms", min=_LEAST)
     slots = torch.export.Dim("n_slots", min=_LEAST)
     with torch.no_grad(), _without_deprecations():
         # gradients are traced first, since torch.export cannot: what it sees is one plain graph
         with torch.enable_grad():
+            kernel = explicit_kernel(potential)
             trace = make_fx(kernel, tracing_mode="symbolic", _allow_non_fake_inputs=True)
             graph = trace(*inputs)
         exported = torch.export.export(
@@ -264,12 +299,6 @@ def _without_deprecations() -> Iterator[None]:
         warnings.simplefilter("ignore", DeprecationWarning)
         warnings.simplefilter("ignore", FutureWarning)
         yield
-
-
-def _surround(kernel: Kernel, description: dict[str, Any], anchor: Tensor) -> Potential:
-    """Return the potential around compiled code, in the type and on the device of a tensor."""
-    model = CompiledModel(kernel, description["r_max"])
-    return assemble(model, description).to(anchor).eval().requires_grad_(False)
 
 
 def _metadata(path: Path, package: Path) -> dict[str, Any]:

@@ -81,9 +81,7 @@ class Potential(nn.Module):
         self.r_max = r_max
         self.atomic_numbers = list(atomic_numbers)
         self.reference_energies = list(reference_energies)
-        species = torch.full((N_ELEMENTS,), -1, dtype=torch.long)
-        species[torch.tensor(atomic_numbers)] = torch.arange(len(atomic_numbers))
-        self.register_buffer("species_of", species, persistent=False)
+        self.register_buffer("species_of", species_table(atomic_numbers), persistent=False)
         self.register_buffer("anchor", torch.zeros(()), persistent=False)  # dtype of the model
 
     @torch.jit.unused
@@ -120,12 +118,13 @@ class Potential(nn.Module):
     @torch.jit.export
     def edge_vectors(self, graph: Dict[str, Tensor]) -> Tensor:
         """Return r_j - r_i + S · cell of each edge, shape (n_edges, 3), Å."""
-        positions = graph[keys.POSITIONS]
-        edge_index = graph[keys.EDGE_INDEX]
-        cells = graph[keys.CELL].to(positions.dtype)[graph[keys.BATCH][edge_index[0]]]
-        shifts = graph[keys.EDGE_SHIFTS].to(positions.dtype)
-        shifts = torch.einsum("es,esv->ev", shifts, cells)
-        return positions[edge_index[1]] - positions[edge_index[0]] + shifts
+        return edge_vectors(
+            graph[keys.POSITIONS],
+            graph[keys.CELL],
+            graph[keys.EDGE_INDEX],
+            graph[keys.EDGE_SHIFTS],
+            graph[keys.BATCH],
+        )
 
     @torch.jit.export
     def energies(self, graph: Dict[str, Tensor], edge_vectors: Tensor) -> Dict[str, Tensor]:
@@ -138,9 +137,7 @@ class Potential(nn.Module):
         edge_vectors
             Shape (n_edges, 3), Å.
         """
-        species = self.species_of[graph[keys.ATOMIC_NUMBERS]]
-        if bool((species < 0).any()):
-            raise ValueError("`atomic_numbers` holds an element that this potential does not know")
+        species = known_species(self.species_of, graph[keys.ATOMIC_NUMBERS])
         edge_index = graph[keys.EDGE_INDEX]
         inputs = {
             keys.SPECIES: species,
@@ -207,16 +204,63 @@ class Potential(nn.Module):
         ).index_add(0, neighbors, edge_virial)
         virial = torch.zeros_like(cell).index_add(0, batch, node_virial)
         virial = 0.5 * (virial + virial.transpose(1, 2))
-        volume = torch.abs(torch.linalg.det(cell))[:, None, None]
-        solid = volume > 0
-        stress = torch.where(
-            solid, -virial / torch.where(solid, volume, torch.ones_like(volume)), 0.0
-        )
         outputs[keys.FORCES] = forces
         outputs[keys.VIRIAL] = virial
-        outputs[keys.STRESS] = stress
+        outputs[keys.STRESS] = stress_of(virial, cell)
         outputs[keys.NODE_VIRIAL] = node_virial
         if not training:
             for name in list(outputs.keys()):
                 outputs[name] = outputs[name].detach()
         return outputs
+
+
+def species_table(atomic_numbers: List[int]) -> Tensor:
+    """Return the species by atomic number, shape (``N_ELEMENTS``,); -1 for unknown elements."""
+    species = torch.full((N_ELEMENTS,), -1, dtype=torch.long)
+    species[torch.tensor(atomic_numbers)] = torch.arange(len(atomic_numbers))
+    return species
+
+
+def known_species(species_of: Tensor, atomic_numbers: Tensor) -> Tensor:
+    """Return the species of atoms by a table of :func:`species_table`.
+
+    Raises
+    ------
+    ValueError
+        If an element is unknown.
+    """
+    species = species_of[atomic_numbers]
+    if bool((species < 0).any()):
+        raise ValueError("`atomic_numbers` holds an element that this potential does not know")
+    return species
+
+
+def edge_vectors(
+    positions: Tensor, cell: Tensor, edge_index: Tensor, edge_shifts: Tensor, batch: Tensor
+) -> Tensor:
+    """Return r_j - r_i + S · cell of each edge, shape (n_edges, 3), Å.
+
+    Parameters
+    ----------
+    positions, cell, edge_index, edge_shifts, batch
+        As in :mod:`eqpot.keys`.
+    """
+    cell = cell.to(positions.dtype)
+    shifts = edge_shifts.to(positions.dtype)
+    if cell.shape[0] == 1:
+        shifts = shifts @ cell[0]
+    else:
+        shifts = torch.einsum("es,esv->ev", shifts, cell[batch[edge_index[0]]])
+    return positions[edge_index[1]] - positions[edge_index[0]] + shifts
+
+
+def stress_of(virial: Tensor, cell: Tensor) -> Tensor:
+    """Return the stress, eV/Å³, of virials in cells, both of shape (n, 3, 3); 0 without a volume.
+
+    The volume is a triple product: the determinant of torch takes longer than all else here.
+    """
+    volume = (torch.linalg.cross(cell[:, 0], cell[:, 1]) * cell[:, 2]).sum(dim=1).abs()
+    solid = (volume > 0)[:, None, None]
+    return torch.where(
+        solid, -virial / torch.where(solid, volume[:, None, None], torch.ones_like(virial)), 0.0
+    )

@@ -41,10 +41,10 @@ class ExplicitPotential(nn.Module):
     Parameters
     ----------
     potential
-        What computes.
+        A :class:`eqpot.potential.Potential`, or what is called like one.
     """
 
-    def __init__(self, potential: Potential) -> None:
+    def __init__(self, potential: nn.Module) -> None:
         super().__init__()
         self.potential = potential
 

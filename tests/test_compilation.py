@@ -12,9 +12,14 @@ from ase.build import bulk
 
 import eqpot.compilation
 import laws
-from eqpot import keys
 from eqpot.calculators import ASECalculator
-from eqpot.compilation import compile_potential, export_compiled, load_compiled
+from eqpot.compilation import (
+    CompiledPotential,
+    compile_potential,
+    explicit_kernel,
+    export_compiled,
+    load_compiled,
+)
 from eqpot.data import collate
 from eqpot.files import describe, save_potential
 from eqpot.program import OUTPUTS
@@ -37,17 +42,14 @@ needs_compiler = pytest.mark.skipif(not compiler_found(), reason="no C++ compile
 
 def around(potential):
     """Return the potential around a kernel of the compiled signature that is not compiled."""
-    model = potential.model
+    kernel = explicit_kernel(potential)
 
-    def kernel(vectors, neighbors, species):
+    def checked(vectors, neighbors, species):
         assert min(neighbors.shape) >= 2 and len(neighbors) == len(species) == len(vectors)
-        with torch.enable_grad():
-            vectors = vectors.detach().requires_grad_()
-            energies, _ = model.of_blocks(vectors, neighbors, species)
-            (gradient,) = torch.autograd.grad(energies.sum(), vectors)
-        return [energies.detach(), gradient]
+        assert vectors.dtype == torch.float64
+        return kernel(vectors, neighbors, species)
 
-    return eqpot.compilation._surround(kernel, describe(potential), potential.anchor)
+    return CompiledPotential(checked, describe(potential), potential.anchor.device)
 
 
 def lone_and_few():
@@ -86,15 +88,6 @@ def test_what_surrounds_the_code_computes_as_the_potential():
     assert_agrees(around(potential), potential, 1e-14)
 
 
-def test_a_gradient_of_other_than_the_total_is_refused():
-    compiled = around(random_potential())
-    graph = graph_of(ORDINARY["triclinic"], compiled.r_max)
-    vectors = compiled.edge_vectors(graph).requires_grad_()
-    energies = compiled.energies(graph, vectors)[keys.NODE_ENERGY]
-    with pytest.raises(RuntimeError, match="gradient of their sum alone"):
-        torch.autograd.grad(energies[0], vectors)
-
-
 @pytest.fixture
 def uncompiled(tmp_path, monkeypatch):
     """Return a package whose code is missing, with the metadata of an export."""
@@ -106,7 +99,7 @@ def uncompiled(tmp_path, monkeypatch):
 
     potential = soft_potential()
     monkeypatch.setattr(eqpot.compilation, "_compile", pack)
-    monkeypatch.setattr(eqpot.compilation, "_kernel", lambda _: around(potential).model.kernel)
+    monkeypatch.setattr(eqpot.compilation, "_kernel", lambda _: around(potential).kernel)
     path = tmp_path / "p.pt2"
     save_potential(tmp_path / "p.eqpot", potential)
     export_compiled(tmp_path / "p.eqpot", path, "float64")
@@ -147,7 +140,7 @@ def test_nothing_is_loaded_unasked(uncompiled, monkeypatch):
 
 
 def test_code_that_differs_is_not_written(uncompiled, tmp_path, monkeypatch):
-    kernel = around(soft_potential()).model.kernel
+    kernel = around(soft_potential()).kernel
 
     def spoiled(_):
         return lambda *inputs: [1.001 * result for result in kernel(*inputs)]

@@ -4,12 +4,9 @@ import copy
 
 import pytest
 import torch
-from ase.build import bulk
 
-from eqpot import keys
 from eqpot.nn.radial import RadialNetwork
-from eqpot.nn.radial_table import RadialTable, with_radial_tables
-from potentials import graph_of, random_potential
+from eqpot.nn.radial_table import RadialTable
 
 R_MAX = 4.5
 
@@ -63,20 +60,6 @@ def test_nothing_is_left_at_the_radius_and_beyond():
     inside = torch.tensor([[R_MAX * (1 - 1e-9)]], dtype=torch.float64)
     values, slopes = value_and_slope(table, inside)
     assert values.abs().max() < 1e-12 and slopes.abs().max() < 1e-6
-
-
-def test_a_model_with_tables_gives_the_same_forces():
-    potential = random_potential()
-    atoms = bulk("Si", cubic=True)
-    atoms.rattle(0.1, seed=2)
-    graph = graph_of(atoms, potential.r_max)
-    expected = potential(graph)
-    tabled = potential.with_model(with_radial_tables(potential.model))
-    assert not any(isinstance(m, RadialNetwork) for m in tabled.modules())
-    assert any(isinstance(m, RadialNetwork) for m in potential.modules())
-    found = tabled(graph)
-    for name in (keys.NODE_ENERGY, keys.FORCES, keys.STRESS):
-        assert torch.allclose(found[name], expected[name], rtol=1e-7, atol=1e-8), name
 
 
 def test_a_distance_that_is_no_number_gives_none():

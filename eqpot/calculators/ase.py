@@ -10,7 +10,7 @@ from ase.calculators.calculator import Calculator, PropertyNotImplementedError, 
 from numpy.typing import NDArray
 
 from eqpot.allocation import keep_freed_memory
-from eqpot.compilation import compile_potential, load_compiled
+from eqpot.compilation import CompiledPotential, compile_potential, load_compiled
 from eqpot.data.cells import check_cell
 from eqpot.data.neighbors import neighbor_list
 from eqpot.elements import SYMBOLS
@@ -18,6 +18,7 @@ from eqpot.export import load_torchscript
 from eqpot.files import load_potential
 from eqpot.models import GauntModel
 from eqpot.models.chunks import ChunkedModel
+from eqpot.models.deployment import deployed
 from eqpot.potential import Potential
 from eqpot.program import ExplicitPotential, Program
 
@@ -39,7 +40,7 @@ class ASECalculator(Calculator):
     Parameters
     ----------
     potential
-        A native file (``.eqpot``), or a potential in memory.
+        A native file (``.eqpot``), or a potential in memory, whose weights are copied.
     dtype
         In which the model of a file runs, ``"float32"`` or ``"float64"``; a potential in memory
         keeps its own. Positions, energies and sums are float64 always.
@@ -104,14 +105,15 @@ class ASECalculator(Calculator):
             potential = load_potential(potential, dtype=dtype, device=device or "cpu")
         elif device is not None:
             potential = potential.to(torch.device(device))
+        program: Potential | CompiledPotential = potential
         if compiled:
-            potential = compile_potential(potential)
+            program = compile_potential(potential)
         elif isinstance(potential.model, GauntModel):
             if edge_budget is None:
                 edge_budget = _EDGES_AT_ONCE[potential.anchor.device.type == "cuda"]
-            potential = potential.with_model(ChunkedModel(potential.model, edge_budget))
+            program = potential.with_model(ChunkedModel(deployed(potential.model), edge_budget))
         self._start(
-            ExplicitPotential(potential),
+            ExplicitPotential(program),
             list(potential.atomic_numbers),
             potential.r_max,
             potential.species_of.device,
@@ -360,7 +362,7 @@ class _VerletList:
         edge_index, edge_shifts = neighbor_list(positions, cell, pbc, cutoff)
         # One order, by centre, neighbour and shift: sums then round alike with any skin, and at a
         # restart as in an uninterrupted run.
-        order = np.lexsort((*edge_shifts.T[::-1], edge_index[1], edge_index[0]))
+        order = _order(edge_index, edge_shifts, len(positions))
         self._edge_index = np.ascontiguousarray(edge_index[:, order])
         self._edge_shifts = np.ascontiguousarray(edge_shifts[order])
         self._offsets = self._edge_shifts @ cell
@@ -396,6 +398,22 @@ class _VerletList:
             )
         near = distances < r_max
         return self._edge_index[:, near], self._edge_shifts[near]
+
+
+def _order(
+    edge_index: NDArray[np.int64], edge_shifts: NDArray[np.float64], n_atoms: int
+) -> NDArray[np.intp]:
+    """Return the order of edges by centre, neighbour and shift."""
+    shifts = edge_shifts.astype(np.int64)
+    lowest = shifts.min(axis=0, initial=0)
+    spans = shifts.max(axis=0, initial=0) - lowest + 1
+    if float(n_atoms) ** 2 * float(np.prod(spans, dtype=np.float64)) >= 2.0**62:
+        return np.lexsort((*shifts.T[::-1], edge_index[1], edge_index[0]))
+    # one whole number for each edge: sorted four times as fast as five
+    key = edge_index[0] * n_atoms + edge_index[1]
+    for axis in range(3):
+        key = key * spans[axis] + (shifts[:, axis] - lowest[axis])
+    return np.argsort(key)
 
 
 def _volume(cell: NDArray[np.float64], pbc: NDArray[np.bool_]) -> float | None:

@@ -420,6 +420,8 @@ class GauntModel(nn.Module):
     MACE, NeurIPS 2022.
     """
 
+    isolated: Tensor | None  # energies of isolated atoms, where the weights are fixed
+
     def __init__(
         self, settings: GauntSettings, n_species: int, r_max: float, avg_num_neighbors: float
     ) -> None:
@@ -442,6 +444,7 @@ class GauntModel(nn.Module):
         self.skips = nn.ModuleList(Skip(n_features, n_species) for _ in self.later)
         self.first_readout = Readout(n_features, n_hidden[0])
         self.readouts = nn.ModuleList(Readout(n_features, n) for n in n_hidden[1:])
+        self.register_buffer("isolated", None, persistent=False)
 
     @torch.jit.unused
     def scale_energies(self, factor: float) -> None:
@@ -496,6 +499,9 @@ class GauntModel(nn.Module):
 
     def isolated_energies(self) -> Tensor:
         """Return what the readouts give an atom of each element without neighbours, shape (z,)."""
+        known = self.isolated  # TorchScript narrows the type of local names alone
+        if known is not None:
+            return known
         species = torch.arange(self.embedding.shape[0], device=self.embedding.device)
         scalars = self.first_skip(self.embedding, species)
         energies: Tensor = self.first_readout(scalars)

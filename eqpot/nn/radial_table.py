@@ -62,19 +62,3 @@ class RadialTable(nn.Module):
         c = self.coefficients[intervals].chunk(4, dim=2)
         values = c[0] + t * (c[1] + t * (c[2] + t * c[3]))
         return values.transpose(1, 2).contiguous()
-
-
-def with_radial_tables(module: nn.Module) -> nn.Module:
-    """Return a copy of a module that looks its radial functions up in tables.
-
-    Parameters
-    ----------
-    module
-        A model, or what holds one; left as it is.
-    """
-    copied = copy.deepcopy(module)
-    for parent in list(copied.modules()):
-        for name, child in list(parent.named_children()):
-            if isinstance(child, RadialNetwork):
-                setattr(parent, name, RadialTable(child))
-    return copied

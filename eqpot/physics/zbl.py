@@ -78,10 +78,24 @@ class ZBLRepulsion(nn.Module):
         edge_index, edge_vectors, species
             As in :mod:`eqpot.keys`.
         """
-        centers, neighbors = species[edge_index[0]], species[edge_index[1]]
+        pair = self.pair_energies(species[edge_index[0]], species[edge_index[1]], edge_vectors)
+        energies = torch.zeros(species.shape[0], dtype=pair.dtype, device=pair.device)
+        return energies.index_add(0, edge_index[0], pair)
+
+    @torch.jit.export
+    def pair_energies(self, centers: Tensor, neighbors: Tensor, vectors: Tensor) -> Tensor:
+        """Return the half of each edge's repulsion that its centre has, eV.
+
+        Parameters
+        ----------
+        centers, neighbors
+            Species of the ends, shape (...).
+        vectors
+            Shape (..., 3), Å.
+        """
         charge_i, charge_j = self.charges[centers], self.charges[neighbors]
         cut = 0.7 * (self.radii[centers] + self.radii[neighbors])
-        distances = torch.linalg.vector_norm(edge_vectors.to(self.charges.dtype), dim=1)
+        distances = torch.linalg.vector_norm(vectors.to(self.charges.dtype), dim=-1)
         length = 0.8854 * 0.529177210903 / (charge_i.pow(0.23) + charge_j.pow(0.23))
         x = distances / length
         screening = (
@@ -91,6 +105,5 @@ class ZBLRepulsion(nn.Module):
             + 0.02817 * torch.exp(-0.20162 * x)
         )
         pair = self.coulomb * charge_i * charge_j / distances * screening
-        pair = 0.5 * pair * polynomial_envelope(distances / cut, 1.0)
-        energies = torch.zeros(species.shape[0], dtype=pair.dtype, device=pair.device)
-        return energies.index_add(0, edge_index[0], pair)
+        halves: Tensor = 0.5 * pair * polynomial_envelope(distances / cut, 1.0)
+        return halves

@@ -26,6 +26,7 @@ STAGES: Final = {
     "eqpot.models.gaunt:ProductStep": "channel mixing",
     "eqpot.models.gaunt:Skip": "channel mixing",
     "eqpot.nn.fields": "channel mixing",
+    "eqpot.models.deployment": "channel mixing",
     "eqpot.so3.products": "sphere products",
     "eqpot.models.gaunt:Readout": "readout",
     "eqpot.models.gaunt:GauntModel.isolated_energies": "readout",

@@ -9,7 +9,6 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
-from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -24,6 +23,7 @@ from eqpot.cost import ELSEWHERE, FORWARD, Cost, CostCounter
 from eqpot.data import Frame, frame_to_graph
 from eqpot.graph import Graph
 from eqpot.models import PRESETS, build_model, settings_of
+from eqpot.models.deployment import deployed
 from eqpot.peaks import bandwidth, multiply_add_rate, start_seconds
 from eqpot.potential import Potential
 from eqpot.verification.budget import (
@@ -76,7 +76,7 @@ def case(preset: str, system: str) -> Case:
     potential = Potential(model, numbers, [0.0] * len(numbers), 1.0, R_MAX).float()
     frame = Frame(atoms.numbers, atoms.positions, atoms.cell[:], atoms.pbc)
     graph = frame_to_graph(frame, R_MAX)
-    frozen = deepcopy(potential).requires_grad_(False)
+    frozen = potential.with_model(deployed(model)).requires_grad_(False)
     evaluation, training = count_evaluation(frozen, graph), count_training(potential, graph)
     return Case(preset, system, potential, frozen, graph, evaluation, training)
 
