@@ -141,6 +141,7 @@ def test_a_step_that_exceeds_the_memory_is_split_and_the_losses_stay(tmp_path):
     within = metrics_of("within", edge_budget=budget)
     whole = metrics_of("whole")
     assert not within["events"] and not whole["events"]
+    # not equal to the bit: products of matrices may depend on the alignment of what is allocated
     for name in ("train_loss", "forces_rmse", "energy_rmse", "virial_rmse"):
-        assert limited["history"][name] == within["history"][name]
-        assert limited["history"][name] == pytest.approx(whole["history"][name], rel=1e-9)
+        for other in (within, whole):
+            assert limited["history"][name] == pytest.approx(other["history"][name], rel=1e-9)
