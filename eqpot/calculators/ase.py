@@ -19,7 +19,7 @@ from eqpot.files import load_potential
 from eqpot.models import GauntModel
 from eqpot.models.chunks import ChunkedModel
 from eqpot.models.deployment import deployed
-from eqpot.potential import Potential
+from eqpot.potential import N_ELEMENTS, Potential
 from eqpot.program import ExplicitPotential, Program
 
 CLOSEST: Final = 1e-3
@@ -203,6 +203,8 @@ class ASECalculator(Calculator):
         super().__init__()
         keep_freed_memory()
         self.atomic_numbers = atomic_numbers
+        self._knows = np.zeros(N_ELEMENTS, dtype=np.bool_)
+        self._knows[atomic_numbers] = True
         self.r_max = r_max
         self.skin = skin
         self._program = program
@@ -257,7 +259,8 @@ class ASECalculator(Calculator):
         cell: NDArray[np.float64],
         pbc: NDArray[np.bool_],
     ) -> None:
-        unknown = np.flatnonzero(~np.isin(numbers, self.atomic_numbers))
+        in_table = (numbers >= 0) & (numbers < N_ELEMENTS)
+        unknown = np.flatnonzero(~(in_table & self._knows[numbers % N_ELEMENTS]))
         if len(unknown):
             number = int(numbers[unknown[0]])
             symbol = SYMBOLS[number] if 0 < number < len(SYMBOLS) else "no element"
@@ -272,7 +275,8 @@ class ASECalculator(Calculator):
                 f"`positions` must be finite, got {positions[wrong[0]].tolist()} for atom "
                 f"{wrong[0]}"
             )
-        check_cell(cell, pbc)
+        if self._list is None or not self._list.is_in(cell, pbc):
+            check_cell(cell, pbc)
 
     def _results(
         self,
@@ -367,6 +371,10 @@ class _VerletList:
         self._edge_shifts = np.ascontiguousarray(edge_shifts[order])
         self._offsets = self._edge_shifts @ cell
 
+    def is_in(self, cell: NDArray[np.float64], pbc: NDArray[np.bool_]) -> bool:
+        """Return whether the structure of the list was in this cell."""
+        return np.array_equal(cell, self._cell) and np.array_equal(pbc, self._pbc)
+
     def holds(
         self,
         positions: NDArray[np.float64],
@@ -375,11 +383,7 @@ class _VerletList:
         pbc: NDArray[np.bool_],
     ) -> bool:
         """Return whether no edge of the structure can be missing from the list."""
-        if (
-            not np.array_equal(numbers, self._numbers)
-            or not np.array_equal(cell, self._cell)
-            or not np.array_equal(pbc, self._pbc)
-        ):
+        if not (self.is_in(cell, pbc) and np.array_equal(numbers, self._numbers)):
             return False
         moved = np.linalg.norm(positions - self._positions, axis=1).max(initial=0.0)
         return bool(2.0 * moved < self._skin)
