@@ -245,7 +245,7 @@ def _compile(potential: Potential, path: Path, metadata: dict[str, Any]) -> None
 
     _check_compiler()
     # sizes that no other length in the model has: equal ones would be taken for one variable
-    n_atoms, n_slots = 37, 23
+    n_atoms, n_slots = 101, 43
     device = potential.anchor.device
     vectors = torch.ones(n_atoms, 3, n_slots, dtype=torch.float64, device=device)
     neighbors = torch.zeros(n_atoms, n_slots, dtype=torch.long, device=device)
@@ -256,8 +256,9 @@ def _compile(potential: Potential, path: Path, metadata: dict[str, Any]) -> None
         # gradients are traced first, since torch.export cannot: what it sees is one plain graph
         with torch.enable_grad():
             kernel = explicit_kernel(potential)
-            trace = make_fx(kernel, tracing_mode="symbolic", _allow_non_fake_inputs=True)
-            graph = trace(*inputs)
+            sums = {torch.ops.aten.index_add.default: _as_own_operation}
+            replaced = sums if torch.get_num_threads() > 1 else {}
+            graph = make_fx(kernel, replaced, "symbolic", _allow_non_fake_inputs=True)(*inputs)
         exported = torch.export.export(
             graph, inputs, dynamic_shapes=({0: atoms, 2: slots}, {0: atoms, 1: slots}, {0: atoms})
         )
@@ -271,6 +272,27 @@ def _compile(potential: Potential, path: Path, metadata: dict[str, Any]) -> None
                 "aot_inductor.metadata": text,
             },
         )
+
+
+@torch.library.custom_op("eqpot::index_add", mutates_args=())
+def _index_add(zero: Tensor, index: Tensor, source: Tensor) -> Tensor:
+    """Return a sum over edges by PyTorch's own kernel, from compiled code.
+
+    Several threads of a compiled loop add number by number, atomically and in any order: the sum
+    over the edges of 192 atoms of water takes two of them 4.5 ms, and PyTorch's kernel 1.5 with what
+    it is given first written down. One thread takes 1.2 ms in a loop.
+    """
+    return zero.index_add(0, index, source)
+
+
+@_index_add.register_fake
+def _(zero: Tensor, index: Tensor, source: Tensor) -> Tensor:
+    return torch.empty_like(zero)
+
+
+def _as_own_operation(zero: Tensor, dim: int, index: Tensor, source: Tensor) -> Tensor:
+    assert dim == 0
+    return cast(Tensor, torch.ops.eqpot.index_add(zero, index, source))
 
 
 def _check_compiler() -> None:

@@ -393,15 +393,16 @@ class _VerletList:
     ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
         """Return the edges shorter than the radius at the present positions."""
         i, j = self._edge_index
-        distances = np.linalg.norm(positions[j] - positions[i] + self._offsets, axis=1)
-        if distances.size and distances.min() < CLOSEST:
-            closest = int(distances.argmin())
+        vectors = positions.take(j, axis=0) - positions.take(i, axis=0) + self._offsets
+        squares = np.einsum("ij,ij->i", vectors, vectors)
+        if squares.size and squares.min() < CLOSEST**2:
+            closest = int(squares.argmin())
             raise ValueError(
                 f"atoms {i[closest]} and {j[closest]} are at one place: "
-                f"{distances[closest]:.1e} Å apart, must be {CLOSEST} Å or more"
+                f"{squares[closest] ** 0.5:.1e} Å apart, must be {CLOSEST} Å or more"
             )
-        near = distances < r_max
-        return self._edge_index[:, near], self._edge_shifts[near]
+        near = np.flatnonzero(squares < r_max**2)
+        return self._edge_index.take(near, axis=1), self._edge_shifts.take(near, axis=0)
 
 
 def _order(

@@ -178,7 +178,7 @@ class _Sweep:
                 energies[atoms] += energy.detach()
                 gradient[edges] += vectors
                 pull_scalars[atoms] = scalars
-                pull_sent.index_put_((neighbors,), arriving, accumulate=True)
+                pull_sent.index_add_(0, neighbors, arriving)
             if step > 0:
                 (pull,) = torch.autograd.grad([sent], [before], [pull_sent])
                 pull[0] += pull_scalars

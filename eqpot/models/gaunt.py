@@ -560,6 +560,8 @@ class GauntModel(nn.Module):
         ):
             sent = mix(field).transpose(0, 1).flatten(1)  # nK, K = (k, s)
             kept = skip(field[0], species)
-            field = interaction(harmonics, distances, sent[neighbors], kept, species)
+            # the gradient of `sent[neighbors]` would take some five times as long
+            arriving = sent.index_select(0, neighbors.flatten()).unflatten(0, neighbors.shape)
+            field = interaction(harmonics, distances, arriving, kept, species)
             energy = energy + readout(field[0])
         return energy - self.isolated_energies()[species], field
