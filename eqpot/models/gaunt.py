@@ -77,7 +77,7 @@ class GauntSettings:
 
 
 PRESETS = {
-    "small": GauntSettings(n_features=32, n_senders=16),
+    "small": GauntSettings(n_features=32, n_senders=16, l_max=2),
     "medium": GauntSettings(n_features=64, n_senders=32),
     "large": GauntSettings(n_features=128, n_senders=64),
 }
