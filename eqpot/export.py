@@ -15,6 +15,8 @@ from torch import nn
 
 from eqpot.durable import write_durably
 from eqpot.files import dtype_of
+from eqpot.models import GauntModel
+from eqpot.models.deployment import deployed
 from eqpot.potential import Potential
 from eqpot.program import ExplicitPotential, Program, open_source, read_trusted, verify
 
@@ -29,8 +31,8 @@ def export_torchscript(
 ) -> dict[str, Any]:
     """Write a potential as a TorchScript program, after it was compared with the original.
 
-    The program is loaded back and called on random graphs of changing size, three times each,
-    before the file gets its name.
+    Its model is that of :func:`eqpot.models.deployment.deployed`. The program is loaded back and
+    called on random graphs of changing size, three times each, before the file gets its name.
 
     Parameters
     ----------
@@ -57,7 +59,10 @@ def export_torchscript(
         If the native file is refused (see :func:`eqpot.files.load_potential`).
     """
     potential, metadata = open_source(potential, dtype_of(dtype), _FORMAT)
-    eager = ExplicitPotential(potential).eval()
+    in_use = potential
+    if isinstance(potential.model, GauntModel):
+        in_use = potential.with_model(deployed(potential.model))
+    eager = ExplicitPotential(in_use).eval()
     data = _script(eager, {METADATA: json.dumps(metadata, ensure_ascii=True)})
     metadata["largest_difference"] = verify(_load(data)[0], potential)
     write_durably(path, data)
