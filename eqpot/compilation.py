@@ -56,6 +56,7 @@ class CompiledPotential(nn.Module):
         self.kernel = kernel
         self.r_max: float = description["r_max"]
         self.atomic_numbers: list[int] = description["atomic_numbers"]
+        self.reference_energies: list[float] = description["reference_energies"]
         self.register_buffer("species_of", species_table(self.atomic_numbers).to(device))
 
     def forward(self, graph: Graph) -> Dict[str, Tensor]:
@@ -115,8 +116,9 @@ def explicit_kernel(potential: Potential) -> Kernel:
             pairs = repulsion.pair_energies(*ends, vectors.transpose(1, 2))
             energies = energies + pairs.sum(dim=1).to(torch.float64)
         (gradient,) = torch.autograd.grad([energies.sum()], [vectors])
-        virials = -vectors[:, :, None] * gradient[:, None]  # nabj
-        shares = torch.cat([-gradient, virials.flatten(1, 2)], dim=1).transpose(1, 2)
+        # row by row: a view of one product of them all would hang on strides that tracing guesses
+        virials = [-vectors[:, a : a + 1] * gradient for a in range(3)]
+        shares = torch.cat([-gradient, *virials], dim=1).transpose(1, 2)
         return [energies.detach(), gradient.sum(dim=2), shares.reshape(-1, 12).detach()]
 
     return kernel

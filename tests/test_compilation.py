@@ -22,6 +22,7 @@ from eqpot.compilation import (
 )
 from eqpot.data import collate
 from eqpot.files import describe, save_potential
+from eqpot.models import PRESETS
 from eqpot.program import OUTPUTS
 from potentials import graph_of, random_potential, soft_potential
 from strategies import ordinary_set
@@ -86,6 +87,7 @@ def check_laws(potential):
 def test_what_surrounds_the_code_computes_as_the_potential():
     potential = random_potential(repulsion=True)
     assert_agrees(around(potential), potential, 1e-14)
+    check_laws(around(potential))
 
 
 @pytest.fixture
@@ -164,10 +166,21 @@ def test_a_missing_compiler_is_told(monkeypatch, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.fixture
+def n_threads(request):
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.param)
+    yield request.param
+    torch.set_num_threads(before)
+
+
 @pytest.mark.slow
 @needs_compiler
-def test_compiled_code_obeys_the_laws_in_float64():
-    potential = random_potential(repulsion=True)
+@pytest.mark.parametrize(
+    ("preset", "n_threads"), [("small", 1), ("medium", 2), ("large", 1)], indirect=["n_threads"]
+)
+def test_compiled_code_obeys_the_laws_in_float64(preset, n_threads):
+    potential = random_potential(repulsion=True, **PRESETS[preset].as_dict())
     compiled = compile_potential(potential)
     assert_agrees(compiled, potential, 1e-12)
     check_laws(compiled)

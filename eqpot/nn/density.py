@@ -105,7 +105,7 @@ class ChannelDensity(nn.Module):
         basis = (harmonics[:, :, None] * radial[:, None]).view(n, -1, n_slots)
         contracted = torch.bmm(basis, senders)  # nKj,njs->nKs, K = (k, a)
         contracted = contracted.view(n, self.n_harmonics, self.n_radial, -1)
-        weight = self.weight[self.degrees] * self.normalization
+        weight = self.weight.index_select(0, self.degrees) * self.normalization
         return (contracted * weight).sum(dim=2).transpose(0, 1)  # nkas,kas->nks
 
 
@@ -162,8 +162,8 @@ class FieldAverage(nn.Module):
         n = radial.shape[0]
         contracted = torch.bmm(radial, senders)  # naj,njK->naK, K = (k, s)
         contracted = contracted.view(n, self.n_radial, self.n_components, -1)
-        weight = self.weight[self.degrees].transpose(0, 1) * self.normalization  # aks
-        return (contracted * weight).sum(dim=1).transpose(0, 1)
+        weight = self.weight.index_select(0, self.degrees) * self.normalization  # kas
+        return (contracted * weight.transpose(0, 1)).sum(dim=1).transpose(0, 1)
 
 
 def match_scale(weight: Tensor, degree_of: Tensor, output: Tensor) -> Tensor:

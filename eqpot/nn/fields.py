@@ -27,7 +27,7 @@ class DegreeLinear(nn.Module):
 
     def forward(self, field: Tensor) -> Tensor:
         """Return the mapped field, shape ((l_max + 1)², n, n_out)."""
-        return torch.bmm(field, self.weight[self.degrees])  # knc,kcd->knd
+        return torch.bmm(field, self.weight.index_select(0, self.degrees))  # knc,kcd->knd
 
 
 class Projection(DegreeLinear):
@@ -67,5 +67,5 @@ class Gate(nn.Module):
             return gated
         factors = 2.0 * torch.sigmoid(self.factors(scalars))
         factors = factors.view(scalars.shape[0], self.l_max, scalars.shape[1]).transpose(0, 1)
-        higher = field[1:] * factors[self.degrees[1:] - 1]  # knc,knc->knc
+        higher = field[1:] * factors.index_select(0, self.degrees[1:] - 1)  # knc,knc->knc
         return torch.cat([gated, higher])
