@@ -28,6 +28,8 @@ from eqpot.potential import Potential, edge_vectors, known_species, species_tabl
 from eqpot.program import ExplicitPotential, Program, open_source, read_trusted, verify
 
 _FORMAT: Final = "eqpot-compiled"
+_VERSION: Final = 2
+"""Of what the code takes and gives; 1 took vectors in the type of the model."""
 _KEY: Final = "eqpot"
 _LEAST: Final = 2
 """Atoms and slots in a call, at least: the compiler takes any number but 0 and 1 for a variable."""
@@ -190,6 +192,7 @@ def export_compiled(
     metadata["device"] = potential.anchor.device.type
     metadata["processor"] = torch.backends.cpu.get_cpu_capability()
     metadata["n_threads"] = torch.get_num_threads()
+    metadata["format_version"] = _VERSION
     with tempfile.TemporaryDirectory(prefix="eqpot-") as folder:
         package = Path(folder) / "potential.pt2"
         _compile(potential, package, metadata)
@@ -336,6 +339,12 @@ def _metadata(path: Path, package: Path) -> dict[str, Any]:
     if found.get("format") != _FORMAT:
         raise ValueError(f"{path}: is no compiled package that eqpot exported")
     assert isinstance(found, dict)
+    version = found.get("format_version", 1)
+    if version != _VERSION:
+        raise ValueError(
+            f"{path}: is a compiled package of version {version}, this eqpot runs version "
+            f"{_VERSION}; export the potential again"
+        )
     present = torch.backends.cpu.get_cpu_capability()
     if found["processor"] != present:
         raise ValueError(

@@ -122,9 +122,15 @@ def save_potential(
     TypeError
         If the model is of no family that files know.
     ValueError
-        If a weight is not finite, ``raw_weights`` has other parameters, or ``provenance`` or
-        ``errors`` hold what JSON cannot.
+        If a weight is not finite, ``raw_weights`` has other parameters, ``provenance`` or
+        ``errors`` hold what JSON cannot, or the model is one of
+        :func:`eqpot.models.deployment.deployed`, which lacks the weights that a file holds.
     """
+    if isinstance(potential.model, GauntModel) and potential.model.isolated is not None:
+        raise ValueError(
+            "`potential.model` is deployed, so its weights are not those of a file; save the "
+            "potential that it was made from"
+        )
     data, sha256 = _serialize(potential, raw_weights, provenance or {}, errors or {})
     write_durably(path, data)
     return sha256

@@ -251,7 +251,6 @@ def edge_vectors(
         shifts = shifts @ cell[0]
     else:
         shifts = torch.einsum("es,esv->ev", shifts, cell[batch[edge_index[0]]])
-    # the gradient of `positions[...]` would take some five times as long
     ends = positions.index_select(0, edge_index[1]) - positions.index_select(0, edge_index[0])
     return ends + shifts
 

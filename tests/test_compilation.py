@@ -114,6 +114,10 @@ def test_metadata_is_read_before_the_code(uncompiled, monkeypatch):
     assert (metadata["r_max"], metadata["dtype"], metadata["device"]) == (4.0, "float64", "cpu")
     assert len(metadata["native_sha256"]) == 64
     assert "largest_difference" not in metadata
+    with monkeypatch.context() as later:
+        later.setattr(eqpot.compilation, "_VERSION", 3)
+        with pytest.raises(ValueError, match=r"p\.pt2: .* of version 2, this eqpot runs version 3"):
+            load_compiled(uncompiled, trust=True)
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "OTHER")
     with pytest.raises(ValueError, match=r"p\.pt2: was compiled for processors with .*has OTHER"):
         load_compiled(uncompiled, trust=True)

@@ -5,6 +5,7 @@ import torch
 from ase.build import bulk
 
 from eqpot import keys
+from eqpot.files import save_potential
 from eqpot.models import PRESETS
 from eqpot.models.chunks import ChunkedModel
 from eqpot.models.deployment import deployed
@@ -77,6 +78,13 @@ def test_it_is_computed_in_chunks_and_scripted(alloy):
     assert max(largest_differences(chunked, expected).values()) < 1e-12
     scripted = torch.jit.script(potential.with_model(model))
     assert max(largest_differences(scripted(graph), expected).values()) < 1e-12
+
+
+def test_it_is_not_saved(alloy, tmp_path):
+    potential = random_potential()
+    with pytest.raises(ValueError, match=r"`potential\.model` is deployed"):
+        save_potential(tmp_path / "p.eqpot", potential.with_model(deployed(potential.model)))
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("preset", sorted(PRESETS))

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from eqpot.nn.radial import RadialNetwork
-from eqpot.nn.radial_table import RadialTable
+from eqpot.nn.radial_table import N_INTERVALS, RadialTable
 
 R_MAX = 4.5
 
@@ -31,13 +31,14 @@ def value_and_slope(functions, distances):
 
 
 @pytest.mark.parametrize(
-    ("dtype", "bar", "slope_bar"), [(torch.float64, 1e-11, 1e-7), (torch.float32, 3e-6, 3e-5)]
+    ("dtype", "n_intervals", "bar", "slope_bar"),
+    [(torch.float64, 8192, 1e-11, 1e-7), (torch.float32, N_INTERVALS, 3e-6, 3e-5)],
 )
-def test_a_table_equals_its_network(dtype, bar, slope_bar):
+def test_a_table_equals_its_network(dtype, n_intervals, bar, slope_bar):
     functions = network(dtype)
     exact = copy.deepcopy(functions).double()
     distances = torch.linspace(0.0, 1.1 * R_MAX, 5000, dtype=dtype)[None]
-    values, slopes = value_and_slope(RadialTable(functions), distances)
+    values, slopes = value_and_slope(RadialTable(functions, n_intervals), distances)
     expected, expected_slopes = value_and_slope(exact, distances.double())
     scale = expected.abs().max()
     assert (values - expected).abs().max() < bar * scale
@@ -53,7 +54,7 @@ def test_the_error_falls_with_the_fourth_power():
 
 
 def test_nothing_is_left_at_the_radius_and_beyond():
-    table = RadialTable(network(torch.float64))
+    table = RadialTable(network(torch.float64), 8192)
     beyond = torch.tensor([[R_MAX, R_MAX + 1e-9, 2 * R_MAX, 50 * R_MAX]], dtype=torch.float64)
     values, slopes = value_and_slope(table, beyond)
     assert not values.any() and not slopes.any()

@@ -243,13 +243,13 @@ class ASECalculator(Calculator):
         numbers = np.asarray(structure.numbers)
         pbc = np.asarray(structure.pbc, dtype=np.bool_)
         cell = np.array(structure.cell[:], dtype=np.float64)
-        self._check(positions, numbers, cell, pbc)
         volume = _volume(cell, pbc)
+        # whatever stands in rows of non-periodic axes has no meaning, and must have no influence
+        cell[~pbc] = 0.0
+        self._check(positions, numbers, cell, pbc)
         wanted = set(properties or ()) & {"stress", "stresses"}
         if wanted and volume is None:
             raise PropertyNotImplementedError(_no_volume(sorted(wanted), pbc))
-        # whatever stands in rows of non-periodic axes has no meaning, and must have no influence
-        cell[~pbc] = 0.0
         self.results = self._results(positions, numbers, cell, pbc, volume)
 
     def _check(

@@ -124,7 +124,8 @@ class _Sweep:
             neighbors = self.edge_index[1, edges][slots]
             field = model.first(harmonics, distances, self.species[neighbors], kept, species)
         else:
-            field = model.later[step - 1](harmonics, distances, senders[slots], kept, species)
+            arriving = senders.index_select(0, slots.flatten()).unflatten(0, slots.shape)
+            field = model.later[step - 1](harmonics, distances, arriving, kept, species)
         return field, self.readouts[step](field[0])
 
     @torch.no_grad()

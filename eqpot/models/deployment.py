@@ -37,8 +37,8 @@ def deployed(model: GauntModel) -> GauntModel:
 
     The matrices of a degree are laid out for each of its components, the energies of isolated atoms
     are numbers, and in float32 radial functions come from tables, whose error is below rounding
-    (:class:`eqpot.nn.radial_table.RadialTable`). In float64 they come from their networks: there a
-    table would be seen.
+    (:class:`eqpot.nn.radial_table.RadialTable`). In float64 they come from their networks: there
+    the error of a table would be seen.
 
     Parameters
     ----------

@@ -449,6 +449,7 @@ class GauntModel(nn.Module):
     @torch.jit.unused
     def scale_energies(self, factor: float) -> None:
         """Multiply the energies by a factor, in the weights of the readouts."""
+        assert self.isolated is None, "a deployed model is fixed"
         for readout in self.heads():
             assert isinstance(readout, Readout)
             readout.scale_energies(factor)

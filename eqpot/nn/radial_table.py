@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from eqpot.nn.radial import RadialNetwork
 
-_N_INTERVALS: Final = {torch.float32: 1024, torch.float64: 8192}
+N_INTERVALS: Final = 1024
+"""Intervals of a table; the error is then below the rounding of float32."""
 
 
 class RadialTable(nn.Module):
@@ -19,10 +20,9 @@ class RadialTable(nn.Module):
     .. math:: \varphi_a(r) \approx c_0 + t \, (c_1 + t \, (c_2 + t \, c_3)),
               \quad r = (k + t) \, h, \quad 0 \leq t < 1
 
-    The error falls with the fourth power of the interval h; with 1024 intervals it is below the
-    rounding of float32, with the 8192 of float64 below 1e-10 of the largest value. The splines are
-    twice continuously differentiable inside of ``r_max``; there value and slope vanish exactly, the
-    second derivative but for an error that falls with the square of the interval.
+    The error falls with the fourth power of the interval h. The splines are twice continuously
+    differentiable inside of ``r_max``; there value and slope vanish exactly, the second derivative
+    but for an error that falls with the square of the interval.
 
     Parameters
     ----------
@@ -30,16 +30,15 @@ class RadialTable(nn.Module):
         Trained functions; type and device are taken over. The weights are not shared: a table is
         for deployment.
     n_intervals
-        Number of intervals from 0 to ``r_max``; without it, by the type.
+        Number of intervals from 0 to ``r_max``.
     """
 
     coefficients: Tensor
 
-    def __init__(self, network: RadialNetwork, n_intervals: int | None = None) -> None:
+    def __init__(self, network: RadialNetwork, n_intervals: int = N_INTERVALS) -> None:
         super().__init__()
         anchor = network.network[0].weight
         assert isinstance(anchor, Tensor)
-        n_intervals = n_intervals or _N_INTERVALS[anchor.dtype]
         self.interval: float = network.r_max / n_intervals
         self.n_intervals = n_intervals
         knots = np.linspace(0.0, network.r_max, n_intervals + 1)

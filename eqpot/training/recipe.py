@@ -106,7 +106,7 @@ class ModelSection(Section):
     kind: Literal["gaunt"] = "gaunt"
     """Model family."""
     preset: Literal["small", "medium", "large"] = "medium"
-    """Size: 32, 64 or 128 channels."""
+    """Size: 32, 64 or 128 channels; ``l_max`` is 2 for ``small``, else 3."""
     r_max: Annotated[float, Field(gt=0, le=30)] = 5.0
     """Radius within which an atom sees its neighbours, Å."""
     n_features: Annotated[int, Field(ge=1, le=4096)] | None = None
