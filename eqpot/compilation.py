@@ -249,7 +249,8 @@ def _compile(potential: Potential, path: Path, metadata: dict[str, Any]) -> None
     from torch.fx.experimental.proxy_tensor import make_fx
 
     _check_compiler()
-    # sizes that no other length in the model has: equal ones would be taken for one variable
+    # sizes that no other length in the model has: equal ones would be taken for one variable; and
+    # such as structures have, since by them the compiler decides which loops to give to threads
     n_atoms, n_slots = 101, 43
     device = potential.anchor.device
     vectors = torch.ones(n_atoms, 3, n_slots, dtype=torch.float64, device=device)
@@ -261,8 +262,8 @@ def _compile(potential: Potential, path: Path, metadata: dict[str, Any]) -> None
         # gradients are traced first, since torch.export cannot: what it sees is one plain graph
         with torch.enable_grad():
             kernel = explicit_kernel(potential)
-            sums = {torch.ops.aten.index_add.default: _as_own_operation}
-            replaced = sums if torch.get_num_threads() > 1 else {}
+            several = torch.get_num_threads() > 1
+            replaced = {torch.ops.aten.index_add.default: _as_own_operation} if several else {}
             graph = make_fx(kernel, replaced, "symbolic", _allow_non_fake_inputs=True)(*inputs)
         exported = torch.export.export(
             graph, inputs, dynamic_shapes=({0: atoms, 2: slots}, {0: atoms, 1: slots}, {0: atoms})
