@@ -1,5 +1,6 @@
 """A potential as a calculator of ASE."""
 
+import copy
 from pathlib import Path
 from typing import Any, Final
 
@@ -40,7 +41,8 @@ class ASECalculator(Calculator):
     Parameters
     ----------
     potential
-        A native file (``.eqpot``), or a potential in memory, whose weights are copied.
+        A native file (``.eqpot``), or a potential in memory, which stays where it is; the weights
+        of a :class:`eqpot.models.GauntModel` are copied.
     dtype
         In which the model of a file runs, ``"float32"`` or ``"float64"``; a potential in memory
         keeps its own. Positions, energies and sums are float64 always.
@@ -104,7 +106,7 @@ class ASECalculator(Calculator):
         if not isinstance(potential, Potential):
             potential = load_potential(potential, dtype=dtype, device=device or "cpu")
         elif device is not None:
-            potential = potential.to(torch.device(device))
+            potential = copy.deepcopy(potential).to(torch.device(device))
         program: Potential | CompiledPotential = potential
         if compiled:
             program = compile_potential(potential)
