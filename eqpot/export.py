@@ -15,8 +15,6 @@ from torch import nn
 
 from eqpot.durable import write_durably
 from eqpot.files import dtype_of
-from eqpot.models import GauntModel
-from eqpot.models.deployment import deployed
 from eqpot.potential import Potential
 from eqpot.program import ExplicitPotential, Program, open_source, read_trusted, verify
 
@@ -31,8 +29,8 @@ def export_torchscript(
 ) -> dict[str, Any]:
     """Write a potential as a TorchScript program, after it was compared with the original.
 
-    Its model is that of :func:`eqpot.models.deployment.deployed`. The program is loaded back and
-    called on random graphs of changing size, three times each, before the file gets its name.
+    The program is loaded back and called on random graphs of changing size, three times each,
+    before the file gets its name.
 
     Parameters
     ----------
@@ -59,10 +57,7 @@ def export_torchscript(
         If the native file is refused (see :func:`eqpot.files.load_potential`).
     """
     potential, metadata = open_source(potential, dtype_of(dtype), _FORMAT)
-    in_use = potential
-    if isinstance(potential.model, GauntModel):
-        in_use = potential.with_model(deployed(potential.model))
-    eager = ExplicitPotential(in_use).eval()
+    eager = ExplicitPotential(potential).eval()
     data = _script(eager, {METADATA: json.dumps(metadata, ensure_ascii=True)})
     metadata["largest_difference"] = verify(_load(data)[0], potential)
     write_durably(path, data)
