@@ -141,7 +141,10 @@ def test_a_step_that_exceeds_the_memory_is_split_and_the_losses_stay(tmp_path):
     within = metrics_of("within", edge_budget=budget)
     whole = metrics_of("whole")
     assert not within["events"] and not whole["events"]
-    # not equal to the bit: products of matrices may depend on the alignment of what is allocated
+    # where the budget fell once more later on, the steps before were split otherwise
+    one_budget = len({event["step"] for event in events}) == 1
     for name in ("train_loss", "forces_rmse", "energy_rmse", "virial_rmse"):
+        if one_budget:
+            assert limited["history"][name] == within["history"][name]
         for other in (within, whole):
             assert limited["history"][name] == pytest.approx(other["history"][name], rel=1e-9)
