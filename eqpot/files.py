@@ -40,6 +40,7 @@ class _Settings(_Strict):
     n_radial: int = Field(ge=1, le=256)
     correlation: int = Field(ge=1, le=8)
     n_element_channels: int = Field(ge=0, le=256)
+    envelope_power: int = Field(default=6, ge=2, le=12)  # files without it are of that time
 
 
 class _Model(_Strict):

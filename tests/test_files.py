@@ -13,7 +13,7 @@ import torch
 from eqpot.durable import write_durably
 from eqpot.export import export_torchscript
 from eqpot.files import load_potential, read_header, save_potential
-from potentials import soft_potential
+from potentials import random_potential, soft_potential
 
 
 @pytest.fixture(scope="module")
@@ -199,6 +199,19 @@ def test_schema_is_checked_even_where_the_checksum_fits(written, tmp_path, chang
     with pytest.raises(ValueError, match=message) as caught:
         load_potential(path)
     assert "crafted.eqpot" in str(caught.value)
+
+
+def test_a_file_from_before_the_envelope_was_a_setting(tmp_path):
+    now, earlier = tmp_path / "now.eqpot", tmp_path / "earlier.eqpot"
+    save_potential(now, random_potential(envelope_power=3))
+    earlier.write_bytes(rewritten(now, lambda d: d["model"]["settings"].pop("envelope_power")))
+    x = torch.linspace(0.1, 0.9, 9, dtype=torch.float64)[None]
+    values = []
+    for path in (now, earlier):
+        potential = load_potential(path, dtype=torch.float64)
+        values.append(potential.model.first.radial(x * potential.r_max))
+    ratio = (1 - 28 * x**6 + 48 * x**7 - 21 * x**8) / (1 - 10 * x**3 + 15 * x**4 - 6 * x**5)
+    torch.testing.assert_close(values[1], values[0] * ratio)
 
 
 def test_missing_file_and_folder(tmp_path):

@@ -20,8 +20,12 @@ def potential(request):
     return {
         "plain": lambda: random_potential(),
         "repulsion": lambda: random_potential(repulsion=True),
-        "deep": lambda: random_potential(n_layers=3, l_hidden=2, l_max=2, correlation=4),
-        "shallow": lambda: random_potential(n_layers=1, l_hidden=0, l_max=4, correlation=2),
+        "deep": lambda: random_potential(
+            n_layers=3, l_hidden=2, l_max=2, correlation=4, envelope_power=3
+        ),
+        "shallow": lambda: random_potential(
+            n_layers=1, l_hidden=0, l_max=4, correlation=2, envelope_power=2
+        ),
         # seven elements told by three learned numbers, products of one density, scalars sent
         "narrow": lambda: random_potential(n_element_channels=3, correlation=1, l_hidden=0),
     }[request.param]()

@@ -41,6 +41,9 @@ class GauntSettings:
     n_element_channels
         Numbers in which an atom tells its element in the first layer; 0 for as many as there are
         elements, at most 16.
+    envelope_power
+        Exponent of :func:`eqpot.nn.radial.polynomial_envelope`: the lower, the less far
+        neighbours count until the training says otherwise.
     """
 
     n_features: int = 64
@@ -51,6 +54,7 @@ class GauntSettings:
     n_radial: int = 8
     correlation: int = 3
     n_element_channels: int = 0
+    envelope_power: int = 6
 
     def __post_init__(self) -> None:
         for name, least in (
@@ -62,6 +66,7 @@ class GauntSettings:
             ("n_radial", 1),
             ("correlation", 1),
             ("n_element_channels", 0),
+            ("envelope_power", 2),
         ):
             value = getattr(self, name)
             if value < least:
@@ -297,7 +302,9 @@ class FirstInteraction(nn.Module):
             torch.eye(n_species, n_channels) if one_hot else torch.randn(n_species, n_channels)
         )
         self.elements = nn.Parameter(elements, requires_grad=not one_hot)
-        self.radial = RadialNetwork(r_max, settings.n_radial)
+        self.radial = RadialNetwork(
+            r_max, settings.n_radial, envelope_power=settings.envelope_power
+        )
         self.layer = GauntLayer(settings, n_species, n_channels * settings.n_radial, l_out)
 
     @torch.no_grad()
@@ -362,7 +369,7 @@ class Interaction(nn.Module):
         if settings.l_hidden > 0:
             self.average = FieldAverage(settings.l_hidden, n_radial, n_senders, avg_num_neighbors)
         n_functions = n_radial if self.average is None else 2 * n_radial
-        self.radial = RadialNetwork(r_max, n_functions)
+        self.radial = RadialNetwork(r_max, n_functions, envelope_power=settings.envelope_power)
         self.layer = GauntLayer(settings, n_species, n_senders, l_out)
 
     def forward(

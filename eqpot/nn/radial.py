@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 
-def polynomial_envelope(distances: Tensor, r_max: float, power: int = 6) -> Tensor:
+def polynomial_envelope(distances: Tensor, r_max: float, power: int) -> Tensor:
     r"""Return a function that falls from 1 to 0 with two vanishing derivatives at ``r_max``.
 
     .. math:: u(x) = 1 - \tfrac{(p+1)(p+2)}{2} x^p + p(p+2) x^{p+1} - \tfrac{p(p+1)}{2} x^{p+2},
@@ -21,7 +21,8 @@ def polynomial_envelope(distances: Tensor, r_max: float, power: int = 6) -> Tens
     r_max
         Radius of the model, Å.
     power
-        Exponent p, at least 2. The larger, the later the function falls.
+        Exponent p, at least 2. The larger, the later the function falls: to a half at 0.5
+        ``r_max`` with 3, at 0.68 with 6.
 
     Returns
     -------
@@ -59,6 +60,8 @@ class RadialNetwork(nn.Module):
         Number of frequencies n.
     n_hidden
         Width of the two hidden layers.
+    envelope_power
+        Exponent of :func:`polynomial_envelope`.
 
     References
     ----------
@@ -69,10 +72,16 @@ class RadialNetwork(nn.Module):
     frequencies: Tensor
 
     def __init__(
-        self, r_max: float, n_functions: int, n_encoding: int = 8, n_hidden: int = 32
+        self,
+        r_max: float,
+        n_functions: int,
+        n_encoding: int = 8,
+        n_hidden: int = 32,
+        envelope_power: int = 6,
     ) -> None:
         super().__init__()
         self.r_max = r_max
+        self.envelope_power = envelope_power
         frequencies = torch.arange(1, n_encoding + 1, dtype=torch.float64) * (math.pi / 2 / r_max)
         self.register_buffer("frequencies", frequencies)
         self.network = nn.Sequential(
@@ -109,5 +118,5 @@ class RadialNetwork(nn.Module):
         phases = distances[:, :, None] * self.frequencies
         encoded = torch.cat([torch.cos(phases), torch.sin(phases)], dim=2)
         values: Tensor = self.network(encoded)
-        envelope = polynomial_envelope(distances, self.r_max)
+        envelope = polynomial_envelope(distances, self.r_max, self.envelope_power)
         return values.transpose(1, 2).contiguous() * envelope[:, None]

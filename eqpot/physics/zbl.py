@@ -105,5 +105,5 @@ class ZBLRepulsion(nn.Module):
             + 0.02817 * torch.exp(-0.20162 * x)
         )
         pair = self.coulomb * charge_i * charge_j / distances * screening
-        halves: Tensor = 0.5 * pair * polynomial_envelope(distances / cut, 1.0)
+        halves: Tensor = 0.5 * pair * polynomial_envelope(distances / cut, 1.0, 6)
         return halves

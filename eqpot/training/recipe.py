@@ -125,6 +125,9 @@ class ModelSection(Section):
     """Densities in the highest product; the body order less one."""
     n_element_channels: Annotated[int, Field(ge=1, le=256)] | None = None
     """Numbers in which an atom tells its element; without it one for each, at most 16."""
+    envelope_power: Annotated[int, Field(ge=2, le=12)] | None = None
+    """Exponent of the envelope, 6 in every preset: the lower, the less far neighbours count until
+    the training says otherwise. 3 serves small sets of molecules better."""
     repulsion: bool = False
     """Add nuclear (ZBL) repulsion at close contact."""
 
@@ -137,7 +140,7 @@ class ModelSection(Section):
         """Return the hyper-parameters that differ from the preset."""
         names = (
             "n_features", "l_max", "l_hidden", "n_senders", "n_layers", "n_radial", "correlation",
-            "n_element_channels",
+            "n_element_channels", "envelope_power",
         )  # fmt: skip
         return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
 
