@@ -24,7 +24,14 @@ from eqpot.graph import Graph
 from eqpot.models import GauntModel
 from eqpot.models.deployment import deployed
 from eqpot.nn.neighbors import pad_edges
-from eqpot.potential import Potential, edge_vectors, known_species, species_table, stress_of
+from eqpot.potential import (
+    Potential,
+    edge_vectors,
+    known_species,
+    species_table,
+    stress_of,
+    virial_of,
+)
 from eqpot.program import ExplicitPotential, Program, open_source, read_trusted, verify
 
 _FORMAT: Final = "eqpot-compiled"
@@ -79,8 +86,7 @@ class CompiledPotential(nn.Module):
         # summed here: compiled loops of several threads would add in any order
         sums = shares.new_zeros(n_blocks, 12).index_add_(0, neighbors.flatten(), shares)[:n_atoms]
         node_energy, node_virial = energies[:n_atoms], sums[:, 3:].view(-1, 3, 3)
-        virial = torch.zeros_like(cell).index_add_(0, batch, node_virial)
-        virial = 0.5 * (virial + virial.transpose(1, 2))
+        virial = virial_of(node_virial, cell, batch)
         return {
             keys.ENERGY: energies.new_zeros(len(cell)).index_add_(0, batch, node_energy),
             keys.NODE_ENERGY: node_energy,

@@ -202,8 +202,7 @@ class Potential(nn.Module):
         node_virial = torch.zeros(
             (positions.shape[0], 3, 3), dtype=positions.dtype, device=positions.device
         ).index_add(0, neighbors, edge_virial)
-        virial = torch.zeros_like(cell).index_add(0, batch, node_virial)
-        virial = 0.5 * (virial + virial.transpose(1, 2))
+        virial = virial_of(node_virial, cell, batch)
         outputs[keys.FORCES] = forces
         outputs[keys.VIRIAL] = virial
         outputs[keys.STRESS] = stress_of(virial, cell)
@@ -253,6 +252,22 @@ def edge_vectors(
         shifts = torch.einsum("es,esv->ev", shifts, cell[batch[edge_index[0]]])
     ends = positions.index_select(0, edge_index[1]) - positions.index_select(0, edge_index[0])
     return ends + shifts
+
+
+def virial_of(node_virial: Tensor, cell: Tensor, batch: Tensor) -> Tensor:
+    """Return the symmetric virials of structures, eV, in the shape of ``cell``, (n, 3, 3).
+
+    Parameters
+    ----------
+    node_virial
+        Parts of the atoms, eV, shape (n_atoms, 3, 3).
+    cell
+        Cells, of whose type the virials are.
+    batch
+        Structure of each atom, shape (n_atoms,).
+    """
+    virial = torch.zeros_like(cell).index_add(0, batch, node_virial)
+    return 0.5 * (virial + virial.transpose(1, 2))
 
 
 def stress_of(virial: Tensor, cell: Tensor) -> Tensor:
