@@ -1,13 +1,15 @@
-"""Model families, a file each: a graph in, ``node_energy`` and ``node_features`` out.
+"""Model families: a graph in, ``node_energy`` and ``node_features`` out.
 
-Beside them, what computes a model in another way: :mod:`eqpot.models.chunks`.
+Beside them their layers and hyper-parameters, and what computes a model in another way:
+:mod:`eqpot.models.chunks`, :mod:`eqpot.models.deployment`.
 """
 
 from dataclasses import replace
 
 from torch import nn
 
-from eqpot.models.gaunt import PRESETS, GauntModel, GauntSettings
+from eqpot.models.gaunt import GauntModel
+from eqpot.models.settings import PRESETS, GauntSettings
 
 KINDS = ("gaunt",)
 """Names of the families, as a recipe writes them under ``model.kind``."""

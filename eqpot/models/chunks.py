@@ -61,7 +61,7 @@ class ChunkedModel(nn.Module):
 class _Sweep:
     """The layers of a model over the chunks of one structure, forth and back.
 
-    Letters as in :mod:`eqpot.models.gaunt`. ``step`` counts layers from 0.
+    Letters as in :mod:`eqpot.models.interactions`. ``step`` counts layers from 0.
     """
 
     def __init__(

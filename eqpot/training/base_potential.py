@@ -8,7 +8,7 @@ import torch
 from eqpot.elements import SYMBOLS
 from eqpot.files import load_potential, read_header
 from eqpot.models import GauntModel, settings_of
-from eqpot.models.gaunt import PRESETS
+from eqpot.models.settings import PRESETS
 from eqpot.physics.chemical_scale import nearest_element
 from eqpot.physics.zbl import ZBLRepulsion
 from eqpot.potential import Potential

@@ -1,0 +1,73 @@
+"""Hyper-parameters of the models, and the presets."""
+
+from dataclasses import asdict, dataclass
+
+
+@dataclass(frozen=True)
+class GauntSettings:
+    """Hyper-parameters of :class:`eqpot.models.gaunt.GauntModel`.
+
+    Attributes
+    ----------
+    n_features
+        Channels of each degree.
+    l_max
+        Highest degree of the densities and of the products.
+    l_hidden
+        Highest degree of the features that travel between layers.
+    n_senders
+        Channels of each degree that an atom sends to its neighbours.
+    n_layers
+        Message-passing layers; an atom sees ``n_layers * r_max``.
+    n_radial
+        Radial functions before the channel weights.
+    correlation
+        Body order of a layer less one: the number of densities in the highest product.
+    n_element_channels
+        Numbers in which an atom tells its element in the first layer; 0 for as many as there are
+        elements, at most 16.
+    envelope_power
+        Exponent of :func:`eqpot.nn.radial.polynomial_envelope`: the lower, the less far
+        neighbours count until the training says otherwise.
+    """
+
+    n_features: int = 64
+    l_max: int = 3
+    l_hidden: int = 1
+    n_senders: int = 32
+    n_layers: int = 2
+    n_radial: int = 8
+    correlation: int = 3
+    n_element_channels: int = 0
+    envelope_power: int = 6
+
+    def __post_init__(self) -> None:
+        for name, least in (
+            ("n_features", 1),
+            ("l_max", 0),
+            ("l_hidden", 0),
+            ("n_senders", 1),
+            ("n_layers", 1),
+            ("n_radial", 1),
+            ("correlation", 1),
+            ("n_element_channels", 0),
+            ("envelope_power", 2),
+        ):
+            value = getattr(self, name)
+            if value < least:
+                raise ValueError(f"`{name}` must be at least {least}, got {value}")
+        if self.l_hidden > self.l_max:
+            raise ValueError(
+                f"`l_hidden` must not be above `l_max` ({self.l_max}), got {self.l_hidden}"
+            )
+
+    def as_dict(self) -> dict[str, int]:
+        """Return the settings by name, as written to files."""
+        return asdict(self)
+
+
+PRESETS = {
+    "small": GauntSettings(n_features=32, n_senders=16, l_max=2),
+    "medium": GauntSettings(n_features=64, n_senders=32),
+    "large": GauntSettings(n_features=128, n_senders=64),
+}
