@@ -22,7 +22,7 @@ UNITS: Final = {
     "stress": "eV/Å³, positive in tension",
 }
 
-_KIND: Final = SealedKind("eqpot-potential", 1, "potential", "fetch the file again")
+_KIND: Final = SealedKind("eqpot-potential", 2, "potential", "fetch the file again")
 _DTYPES: Final = {"float32": torch.float32, "float64": torch.float64}
 
 
@@ -40,7 +40,7 @@ class _Settings(_Strict):
     n_radial: int = Field(ge=1, le=256)
     correlation: int = Field(ge=1, le=8)
     n_element_channels: int = Field(ge=0, le=256)
-    envelope_power: int = Field(default=6, ge=2, le=12)  # files without it are of that time
+    envelope_power: int = Field(default=6, ge=2, le=12)  # version 1 has no such key, and means 6
 
 
 class _Model(_Strict):

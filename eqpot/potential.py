@@ -255,14 +255,14 @@ def edge_vectors(
 
 
 def virial_of(node_virial: Tensor, cell: Tensor, batch: Tensor) -> Tensor:
-    """Return the symmetric virials of structures, eV, in the shape of ``cell``, (n, 3, 3).
+    """Return the symmetric virials of structures, eV, shape (n_graphs, 3, 3).
 
     Parameters
     ----------
     node_virial
         Parts of the atoms, eV, shape (n_atoms, 3, 3).
     cell
-        Cells, of whose type the virials are.
+        Shape (n_graphs, 3, 3), Å; only its shape, type and device count.
     batch
         Structure of each atom, shape (n_atoms,).
     """

@@ -169,8 +169,8 @@ def rewritten(path, change):
 
 def test_later_format_is_refused_by_version(written, tmp_path):
     path = tmp_path / "later.eqpot"
-    path.write_bytes(rewritten(written[0], lambda d: d.update(format_version=2, new_field=1)))
-    with pytest.raises(ValueError, match=r"format version 2, .* reads up to 1; install a later"):
+    path.write_bytes(rewritten(written[0], lambda d: d.update(format_version=3, new_field=1)))
+    with pytest.raises(ValueError, match=r"format version 3, .* reads up to 2; install a later"):
         read_header(path)
 
 
@@ -201,10 +201,15 @@ def test_schema_is_checked_even_where_the_checksum_fits(written, tmp_path, chang
     assert "crafted.eqpot" in str(caught.value)
 
 
-def test_a_file_from_before_the_envelope_was_a_setting(tmp_path):
+def test_version_1_has_no_envelope_and_means_6(tmp_path):
     now, earlier = tmp_path / "now.eqpot", tmp_path / "earlier.eqpot"
     save_potential(now, random_potential(envelope_power=3))
-    earlier.write_bytes(rewritten(now, lambda d: d["model"]["settings"].pop("envelope_power")))
+
+    def as_version_1(document):
+        document["format_version"] = 1
+        del document["model"]["settings"]["envelope_power"]
+
+    earlier.write_bytes(rewritten(now, as_version_1))
     x = torch.linspace(0.1, 0.9, 9, dtype=torch.float64)[None]
     values = []
     for path in (now, earlier):

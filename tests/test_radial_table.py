@@ -11,10 +11,11 @@ from eqpot.nn.radial_table import N_INTERVALS, RadialTable
 R_MAX = 4.5
 
 
-def network(dtype, seed=0):
+def network(dtype, seed=0, envelope_power=6):
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        return RadialNetwork(R_MAX, 6).to(dtype).requires_grad_(False)
+        functions = RadialNetwork(R_MAX, 6, envelope_power=envelope_power)
+        return functions.to(dtype).requires_grad_(False)
 
 
 def value_and_slope(functions, distances):
@@ -34,8 +35,9 @@ def value_and_slope(functions, distances):
     ("dtype", "n_intervals", "bar", "slope_bar"),
     [(torch.float64, 8192, 1e-11, 1e-7), (torch.float32, N_INTERVALS, 3e-6, 3e-5)],
 )
-def test_a_table_equals_its_network(dtype, n_intervals, bar, slope_bar):
-    functions = network(dtype)
+@pytest.mark.parametrize("envelope_power", [2, 3, 6])
+def test_a_table_equals_its_network(dtype, n_intervals, bar, slope_bar, envelope_power):
+    functions = network(dtype, envelope_power=envelope_power)
     exact = copy.deepcopy(functions).double()
     distances = torch.linspace(0.0, 1.1 * R_MAX, 5000, dtype=dtype)[None]
     values, slopes = value_and_slope(RadialTable(functions, n_intervals), distances)
@@ -53,8 +55,9 @@ def test_the_error_falls_with_the_fourth_power():
     assert 10 < coarse / fine < 24
 
 
-def test_nothing_is_left_at_the_radius_and_beyond():
-    table = RadialTable(network(torch.float64), 8192)
+@pytest.mark.parametrize("envelope_power", [2, 3, 6])
+def test_nothing_is_left_at_the_radius_and_beyond(envelope_power):
+    table = RadialTable(network(torch.float64, envelope_power=envelope_power), 8192)
     beyond = torch.tensor([[R_MAX, R_MAX + 1e-9, 2 * R_MAX, 50 * R_MAX]], dtype=torch.float64)
     values, slopes = value_and_slope(table, beyond)
     assert not values.any() and not slopes.any()

@@ -27,8 +27,8 @@ class GauntSettings:
         Numbers in which an atom tells its element in the first layer; 0 for as many as there are
         elements, at most 16.
     envelope_power
-        Exponent of :func:`eqpot.nn.radial.polynomial_envelope`: the lower, the less far
-        neighbours count until the training says otherwise.
+        Exponent of :func:`eqpot.nn.radial.polynomial_envelope`: the lower, the less weight distant
+        neighbours have until the training says otherwise.
     """
 
     n_features: int = 64

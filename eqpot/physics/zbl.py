@@ -31,8 +31,9 @@ class ZBLRepulsion(nn.Module):
               \phi(r_{ij} / a_{ij}) \, u(r_{ij} / r_{\mathrm{cut},ij}), \quad
               a_{ij} = \frac{0.8854 \, a_0}{Z_i^{0.23} + Z_j^{0.23}}
 
-    with the universal screening function φ and the envelope u of the model. The cut of a pair is
-    0.7 of the sum of its covalent radii: below the shortest bonds (1.10 Å of N2 against 0.99 Å).
+    with the universal screening function φ and u of :func:`eqpot.nn.radial.polynomial_envelope`
+    with the exponent 6. The cut of a pair is 0.7 of the sum of its covalent radii: below the
+    shortest bonds (1.10 Å of N2 against 0.99 Å).
 
     Parameters
     ----------
@@ -105,5 +106,5 @@ class ZBLRepulsion(nn.Module):
             + 0.02817 * torch.exp(-0.20162 * x)
         )
         pair = self.coulomb * charge_i * charge_j / distances * screening
-        halves: Tensor = 0.5 * pair * polynomial_envelope(distances / cut, 1.0, 6)
+        halves: Tensor = 0.5 * pair * polynomial_envelope(distances / cut, 1.0, power=6)
         return halves
