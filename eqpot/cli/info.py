@@ -1,6 +1,7 @@
 """``eqpot info``: what a potential file holds."""
 
 import json
+import textwrap
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -34,7 +35,12 @@ def summary(potential: Path, header: dict[str, Any]) -> list[str]:
         f"  identity    {header['file_sha256']}",
         f"  elements    {' '.join(header['elements'])}",
         f"  radius      {header['r_max']} Å",
-        f"  model       {header['model']['kind']}: {settings}; {header['dtype']}",
+        *textwrap.wrap(
+            f"{header['model']['kind']}: {settings}; {header['dtype']}",
+            width=100,
+            initial_indent="  model       ",
+            subsequent_indent=" " * 14,
+        ),
         f"  repulsion   {repulsion}",
         f"  E0          {', '.join(f'{symbol} {energy:.6f} eV' for symbol, energy in pairs)}",
         f"  written by  eqpot {header['eqpot_version']}",
