@@ -14,8 +14,7 @@ R_MAX = 4.5
 def network(dtype, seed=0, envelope_power=6):
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        functions = RadialNetwork(R_MAX, 6, envelope_power=envelope_power)
-        return functions.to(dtype).requires_grad_(False)
+        return RadialNetwork(R_MAX, 6, envelope_power).to(dtype).requires_grad_(False)
 
 
 def value_and_slope(functions, distances):

@@ -230,9 +230,7 @@ class FirstInteraction(nn.Module):
             torch.eye(n_species, n_channels) if one_hot else torch.randn(n_species, n_channels)
         )
         self.elements = nn.Parameter(elements, requires_grad=not one_hot)
-        self.radial = RadialNetwork(
-            r_max, settings.n_radial, envelope_power=settings.envelope_power
-        )
+        self.radial = RadialNetwork(r_max, settings.n_radial, settings.envelope_power)
         self.layer = GauntLayer(settings, n_species, n_channels * settings.n_radial, l_out)
 
     @torch.no_grad()
@@ -297,7 +295,7 @@ class Interaction(nn.Module):
         if settings.l_hidden > 0:
             self.average = FieldAverage(settings.l_hidden, n_radial, n_senders, avg_num_neighbors)
         n_functions = n_radial if self.average is None else 2 * n_radial
-        self.radial = RadialNetwork(r_max, n_functions, envelope_power=settings.envelope_power)
+        self.radial = RadialNetwork(r_max, n_functions, settings.envelope_power)
         self.layer = GauntLayer(settings, n_species, n_senders, l_out)
 
     def forward(

@@ -56,12 +56,12 @@ class RadialNetwork(nn.Module):
         Radius, Å.
     n_functions
         Number of functions.
+    envelope_power
+        Exponent of :func:`polynomial_envelope`.
     n_encoding
         Number of frequencies n.
     n_hidden
         Width of the two hidden layers.
-    envelope_power
-        Exponent of :func:`polynomial_envelope`.
 
     References
     ----------
@@ -75,9 +75,9 @@ class RadialNetwork(nn.Module):
         self,
         r_max: float,
         n_functions: int,
+        envelope_power: int,
         n_encoding: int = 8,
         n_hidden: int = 32,
-        envelope_power: int = 6,
     ) -> None:
         super().__init__()
         self.r_max = r_max
