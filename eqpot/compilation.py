@@ -35,11 +35,13 @@ from eqpot.potential import (
 from eqpot.program import ExplicitPotential, Program, open_source, read_trusted, verify
 
 _FORMAT: Final = "eqpot-compiled"
-_VERSION: Final = 2
-"""Of what the code takes and gives; 1 took vectors in the type of the model."""
+_VERSION: Final = 3
+"""Of what the code takes; 1: vectors in the type of the model; 2: any number of slots."""
 _KEY: Final = "eqpot"
 _LEAST: Final = 2
 """Atoms and slots in a call, at least: the compiler takes any number but 0 and 1 for a variable."""
+_SLOTS: Final = 16
+"""Numbers of slots are multiples of it: rows that fill vector registers and lines of the cache."""
 
 Kernel = Callable[[Tensor, Tensor, Tensor], "list[Tensor]"]
 """Of edge vectors, neighbours and species, in blocks: energies, and what edges bring to atoms."""
@@ -79,7 +81,7 @@ class CompiledPotential(nn.Module):
         n_blocks = max(_LEAST, n_atoms)
         if n_atoms < n_blocks:  # atoms without neighbours fill up the least number
             species = torch.cat([species, species.new_zeros(n_blocks - n_atoms)])
-        neighbors, blocks = pad_edges(edge_index, vectors, n_blocks, self.r_max, least=_LEAST)
+        neighbors, blocks = pad_edges(edge_index, vectors, n_blocks, self.r_max, _SLOTS)
         energies, pulls, shares = (
             part.detach() for part in self.kernel(blocks, neighbors, species)
         )
@@ -257,13 +259,13 @@ def _compile(potential: Potential, path: Path, metadata: dict[str, Any]) -> None
     _check_compiler()
     # sizes that no other length in the model has: equal ones would be taken for one variable; and
     # such as structures have, since by them the compiler decides which loops to give to threads
-    n_atoms, n_slots = 101, 43
+    n_atoms, n_slots = 101, 3 * _SLOTS
     device = potential.anchor.device
     vectors = torch.ones(n_atoms, 3, n_slots, dtype=torch.float64, device=device)
     neighbors = torch.zeros(n_atoms, n_slots, dtype=torch.long, device=device)
     inputs = (vectors, neighbors, neighbors[:, 0].contiguous())
     atoms = torch.export.Dim("n_atoms", min=_LEAST)
-    slots = torch.export.Dim("n_slots", min=_LEAST)
+    slots = _SLOTS * torch.export.Dim("n_slots", min=1)
     with torch.no_grad(), _without_deprecations():
         # gradients are traced first, since torch.export cannot: what it sees is one plain graph
         with torch.enable_grad():

@@ -46,7 +46,8 @@ def around(potential):
     kernel = explicit_kernel(potential)
 
     def checked(vectors, neighbors, species):
-        assert min(neighbors.shape) >= 2 and len(neighbors) == len(species) == len(vectors)
+        assert len(neighbors) == len(species) == len(vectors) >= 2
+        assert neighbors.shape[1] % 16 == 0 < neighbors.shape[1]
         assert vectors.dtype == torch.float64
         return kernel(vectors, neighbors, species)
 
@@ -115,8 +116,8 @@ def test_metadata_is_read_before_the_code(uncompiled, monkeypatch):
     assert len(metadata["native_sha256"]) == 64
     assert "largest_difference" not in metadata
     with monkeypatch.context() as later:
-        later.setattr(eqpot.compilation, "_VERSION", 3)
-        with pytest.raises(ValueError, match=r"p\.pt2: .* of version 2, this eqpot runs version 3"):
+        later.setattr(eqpot.compilation, "_VERSION", 4)
+        with pytest.raises(ValueError, match=r"p\.pt2: .* of version 3, this eqpot runs version 4"):
             load_compiled(uncompiled, trust=True)
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "OTHER")
     with pytest.raises(ValueError, match=r"p\.pt2: was compiled for processors with .*has OTHER"):

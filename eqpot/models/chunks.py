@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from eqpot import keys
-from eqpot.models.gaunt import GauntModel
+from eqpot.models.gaunt import GauntModel, rows, sent
 from eqpot.models.known_gradient import KnownGradient
 from eqpot.nn.neighbors import pad_edges
 
@@ -90,27 +90,26 @@ class _Sweep:
         """Return the range of edges whose centres are the atoms."""
         return slice(int(self.first_edges[atoms.start]), int(self.first_edges[atoms.stop]))
 
-    def senders(self, step: int, field: Tensor) -> Tensor:
-        """Return what atoms send into a layer, shape (n, k * s), of the field before it.
+    def sent(self, step: int, field: Tensor) -> tuple[Tensor, ...]:
+        """Return what atoms send into a layer, as :func:`eqpot.models.gaunt.sent`.
 
         Into the first they send their element, which is no field: nothing.
         """
-        if step == 0:
-            return field.new_zeros(field.shape[1], 0)
-        sent: Tensor = self.model.senders[step - 1](field)
-        return sent.transpose(0, 1).flatten(1)
+        return () if step == 0 else sent(self.model.senders[step - 1](field))
 
     def layer(
-        self, step: int, atoms: slice, vectors: Tensor, scalars: Tensor, senders: Tensor
+        self, step: int, atoms: slice, vectors: Tensor, scalars: Tensor, *arriving: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Return a layer's field of a chunk, and what of it is read out.
 
         Parameters
         ----------
-        vectors, senders
-            Of the edges of the chunk, shapes (n_edges, 3) and (n_edges, k * s).
+        vectors
+            Of the edges of the chunk, shape (n_edges, 3).
         scalars
             l=0 part of the field before the layer, shape (n, c).
+        arriving
+            Rows of :meth:`sent` for the edges of the chunk.
         """
         model, edges = self.model, self.edges(atoms)
         centers = self.edge_index[0, edges] - atoms.start
@@ -124,8 +123,8 @@ class _Sweep:
             neighbors = self.edge_index[1, edges][slots]
             field = model.first(harmonics, distances, self.species[neighbors], kept, species)
         else:
-            arriving = senders.index_select(0, slots.flatten()).unflatten(0, slots.shape)
-            field = model.later[step - 1](harmonics, distances, arriving, kept, species)
+            in_slots = [rows(part, slots) for part in arriving]
+            field = model.later[step - 1](harmonics, distances, *in_slots, kept, species)
         return field, self.readouts[step](field[0])
 
     @torch.no_grad()
@@ -134,12 +133,13 @@ class _Sweep:
         fields = [self.model.embedding[self.species][None]]
         for step in range(len(self.skips) - 1):
             before = fields[-1]
-            sent = self.senders(step, before)
+            sent_parts = self.sent(step, before)
             parts = []
             for atoms in chunks:
                 edges = self.edges(atoms)
-                vectors, arriving = self.edge_vectors[edges], sent[self.edge_index[1, edges]]
-                parts.append(self.layer(step, atoms, vectors, before[0, atoms], arriving)[0])
+                arriving = [part[self.edge_index[1, edges]] for part in sent_parts]
+                inputs = (self.edge_vectors[edges], before[0, atoms], *arriving)
+                parts.append(self.layer(step, atoms, *inputs)[0])
             fields.append(torch.cat(parts, dim=1))
         return fields
 
@@ -160,12 +160,14 @@ class _Sweep:
         last: list[Tensor] = []
         for step in reversed(range(len(fields))):
             before = fields[step].detach().requires_grad_(True)
-            sent = self.senders(step, before)
-            pull_sent, pull_scalars = torch.zeros_like(sent), torch.zeros_like(before[0])
+            sent_parts = self.sent(step, before)
+            pulls_sent = [torch.zeros_like(part) for part in sent_parts]
+            pull_scalars = torch.zeros_like(before[0])
             for atoms in chunks:
                 edges = self.edges(atoms)
                 neighbors = self.edge_index[1, edges]
-                inputs = (self.edge_vectors[edges], before[0, atoms], sent[neighbors])
+                arriving = [part[neighbors] for part in sent_parts]
+                inputs = (self.edge_vectors[edges], before[0, atoms], *arriving)
                 leaves = [tensor.detach().requires_grad_(True) for tensor in inputs]
                 field, energy = self.layer(step, atoms, *leaves)
                 target = energy.sum()
@@ -173,14 +175,15 @@ class _Sweep:
                     last.append(field.detach())
                 else:
                     target = target + (field * pull[:, atoms]).sum()
-                vectors, scalars, arriving = torch.autograd.grad(
+                vectors, scalars, *arrived = torch.autograd.grad(
                     [target], leaves, materialize_grads=True
                 )
                 energies[atoms] += energy.detach()
                 gradient[edges] += vectors
                 pull_scalars[atoms] = scalars
-                pull_sent.index_add_(0, neighbors, arriving)
+                for pull_sent, part in zip(pulls_sent, arrived, strict=True):
+                    pull_sent.index_add_(0, neighbors, part)
             if step > 0:
-                (pull,) = torch.autograd.grad([sent], [before], [pull_sent])
+                (pull,) = torch.autograd.grad(sent_parts, [before], pulls_sent)
                 pull[0] += pull_scalars
         return energies, gradient, torch.cat(last, dim=1)

@@ -25,6 +25,20 @@ from eqpot.nn.neighbors import pad_edges
 from eqpot.so3 import spherical_harmonics
 
 
+def sent(field: Tensor) -> tuple[Tensor, Tensor]:
+    """Return what atoms send of a field (k, n, s): l = 0, shape (n, s), the rest, (n, k * s)."""
+    return field[0], field[1:].transpose(0, 1).flatten(1)
+
+
+def rows(table: Tensor, indices: Tensor) -> Tensor:
+    """Return rows of a table, shape (``*indices.shape``, columns).
+
+    The gradient of ``table[indices]`` would take some five times as long.
+    """
+    found: Tensor = table.index_select(0, indices.flatten()).unflatten(0, indices.shape)
+    return found
+
+
 class GauntModel(nn.Module):
     r"""Potential of band-limited fields with products on an exact sphere rule.
 
@@ -189,10 +203,9 @@ class GauntModel(nn.Module):
         for mix, interaction, skip, readout in zip(
             self.senders, self.later, self.skips, self.readouts, strict=True
         ):
-            sent = mix(field).transpose(0, 1).flatten(1)  # nK, K = (k, s)
+            scalars, directed = sent(mix(field))
             kept = skip(field[0], species)
-            # the gradient of `sent[neighbors]` would take some five times as long
-            arriving = sent.index_select(0, neighbors.flatten()).unflatten(0, neighbors.shape)
-            field = interaction(harmonics, distances, arriving, kept, species)
+            scalars, directed = rows(scalars, neighbors), rows(directed, neighbors)
+            field = interaction(harmonics, distances, scalars, directed, kept, species)
             energy = energy + readout(field[0])
         return energy - self.isolated_energies()[species], field

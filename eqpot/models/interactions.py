@@ -289,7 +289,6 @@ class Interaction(nn.Module):
         super().__init__()
         n_radial, n_senders = settings.n_radial, settings.n_senders
         self.n_radial = n_radial
-        self.n_senders = n_senders
         self.density = ChannelDensity(settings.l_max, n_radial, n_senders, avg_num_neighbors)
         self.average: FieldAverage | None = None
         if settings.l_hidden > 0:
@@ -302,7 +301,8 @@ class Interaction(nn.Module):
         self,
         harmonics: Tensor,
         distances: Tensor,
-        senders: Tensor,
+        scalars: Tensor,
+        directed: Tensor,
         kept: Tensor,
         species: Tensor,
     ) -> Tensor:
@@ -312,16 +312,16 @@ class Interaction(nn.Module):
         ----------
         harmonics, distances, species
             As in :class:`FirstInteraction`.
-        senders
-            What each neighbour sends, shape (n, j, k * s).
+        scalars, directed
+            What each neighbour sends, of l = 0 and of the degrees above, shapes (n, j, s) and
+            (n, j, k * s). Apart, since the gradient of a part is as large as the whole.
         kept
             What :class:`Skip` keeps of each atom's present field, shape (n, c).
         """
         radial = self.radial(distances)
-        scalars_sent = senders[:, :, : self.n_senders]
-        density = self.density(harmonics, radial[:, : self.n_radial], scalars_sent)
+        density = self.density(harmonics, radial[:, : self.n_radial], scalars)
         if self.average is not None:
-            average = self.average(radial[:, self.n_radial :], senders[:, :, self.n_senders :])
+            average = self.average(radial[:, self.n_radial :], directed)
             n = 1 + average.shape[0]
             density = torch.cat([density[:1], density[1:n] + average, density[n:]])
         field: Tensor = self.layer(density, kept, species)

@@ -60,4 +60,6 @@ class RadialTable(nn.Module):
         t = (places - intervals)[:, :, None]
         c = self.coefficients[intervals].chunk(4, dim=2)
         values = c[0] + t * (c[1] + t * (c[2] + t * c[3]))
-        return values.transpose(1, 2).contiguous()
+        # `contiguous` would do, but compiled code lays out a concatenation alone as it is written:
+        # else it keeps the order of `values` and transposes at each use
+        return torch.cat(values.transpose(1, 2).chunk(2, dim=1), dim=1)
