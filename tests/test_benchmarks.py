@@ -31,7 +31,7 @@ def run(tmp_path: Path, *words: str) -> tuple[dict, str]:
 def speed(tmp_path_factory):
     folder = tmp_path_factory.mktemp("speed")
     # an interpreter that does not exist is a peer that cannot be measured
-    variant = 'eqpot-kept={"preset": "small", "calculator": {"skin": 0.5}}'
+    variant = 'eqpot-kept={"preset": "small", "calculator": {"skin": 0.5}, "threads": 2}'
     words = ["--systems", "molecule", "--rounds", "3", "--warmup", "2", "--seconds", "0.05"]
     programs = ["--programs", "eqpot-small", "mace-32", "--python", f"mace={folder / 'none'}"]
     document, text = run(folder, "speed", *words, *programs, "--variant", variant)
@@ -43,6 +43,7 @@ def test_speed_holds_every_call_of_every_program(speed):
     found = section["systems"]["molecule"]
     assert found["n_atoms"] == 21
     assert list(found["variants"]) == ["eqpot-small", "eqpot-kept"]
+    assert [values["threads"] for values in found["variants"].values()] == [1, 2]
     for values in found["variants"].values():
         assert [len(turn) for turn in values["seconds"]] == 3 * [found["calls_per_round"]]
         times = values["milliseconds"]

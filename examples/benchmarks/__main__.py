@@ -48,7 +48,7 @@ def parse_arguments() -> argparse.Namespace:
             type=eqpot_variant,
             metavar="NAME=JSON",
             help='a further one of eqpot, such as NAME={"preset": "medium", "calculator": {...}, '
-            '"training": {...}}',
+            '"training": {...}, "threads": 2}',
         )
         command.add_argument(
             "--eqpot-options",

@@ -58,7 +58,7 @@ def measure_accuracy(
             **worker.facts,
             "n_epochs": worker.facts["n_steps"] * BATCH_SIZE / n_frames,
             "budget_seconds": seconds,
-            "threads": comparison.threads,
+            "threads": comparison.threads_of(name),
         }
 
     found: dict[str, Any] | None = comparison.attempt(name, "accuracy", run)

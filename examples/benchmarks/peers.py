@@ -28,10 +28,13 @@ class Variant:
         File of the program, ``programs/{program}_program.py``, and its environment.
     options
         Arguments of its class.
+    threads
+        Of its process; 0 for those of the run.
     """
 
     program: str
     options: dict[str, Any] = field(default_factory=dict)
+    threads: int = 0
 
 
 VARIANTS: Final[dict[str, Variant]] = {
@@ -49,7 +52,7 @@ VARIANTS: Final[dict[str, Variant]] = {
 
 
 def eqpot_variant(text: str) -> tuple[str, Variant]:
-    """Return name and variant of ``NAME={"preset": ..., "calculator": {...}, ...}``.
+    """Return name and variant of ``NAME={"preset": ..., "calculator": {...}, "threads": 2, ...}``.
 
     Raises
     ------
@@ -60,7 +63,10 @@ def eqpot_variant(text: str) -> tuple[str, Variant]:
     found = json.loads(options or "null")
     if not name or not isinstance(found, dict):
         raise ValueError(f'a variant must be NAME={{"preset": ...}}, got {text!r}')
-    return name, Variant("eqpot", found)
+    threads = found.pop("threads", 0)
+    if not isinstance(threads, int) or threads < 0:
+        raise ValueError(f"`threads` of a variant must be a whole number, got {threads!r}")
+    return name, Variant("eqpot", found, threads)
 
 
 def python_of(program: str, folder: Path, given: dict[str, Path]) -> Path:

@@ -41,7 +41,6 @@ def _measure(comparison: Field, system: str, length: Length) -> dict[str, Any]:
     found = take_turns(comparison, workers, system, length)
     for name, values in found["variants"].items():
         values["n_weights"] = n_weights[name]
-        values["has_stress"] = facts[name]["has_stress"]
-        values["versions"] = facts[name]["versions"]
+        values |= {key: facts[name][key] for key in ("has_stress", "threads", "versions")}
     some = next(iter(facts.values()), {"n_atoms": len(SYSTEMS[system]()), "mean_neighbors": None})
     return {"n_atoms": some["n_atoms"], "mean_neighbors": some["mean_neighbors"], **found}

@@ -35,7 +35,7 @@ class Field:
     pythons
         Interpreters to take in place of installed environments, by program.
     threads
-        Of each process.
+        Of each process whose variant has no number of its own.
     failures
         Reason by place and name; filled while measuring.
     """
@@ -45,6 +45,10 @@ class Field:
     pythons: dict[str, Path]
     threads: int
     failures: dict[str, str] = field(default_factory=dict)
+
+    def threads_of(self, name: str) -> int:
+        """Return the number of threads of a variant."""
+        return self.variants[name].threads or self.threads
 
     def worker(self, name: str, mode: str, place: str, **task: Any) -> "Worker":
         """Return the process of a variant, in a folder of its own; installs what is missing.
@@ -63,10 +67,11 @@ class Field:
             "program": variant.program,
             "options": variant.options,
             "folder": str(folder),
-            "threads": self.threads,
+            "threads": self.threads_of(name),
         }
         python = python_of(variant.program, self.folder, self.pythons)
-        return Worker(name, [str(python), str(HERE / "worker.py"), mode, json.dumps(task)], self)
+        command = [str(python), str(HERE / "worker.py"), mode, json.dumps(task)]
+        return Worker(name, command, task["threads"])
 
     def attempt(self, name: str, place: str, act: Callable[[], Any]) -> Any:
         """Return what ``act`` returns; note a failure and return ``None``."""
@@ -88,8 +93,8 @@ class Worker:
         For messages.
     command
         That starts it.
-    comparison
-        Gives the number of threads.
+    threads
+        Of its libraries.
 
     Raises
     ------
@@ -97,7 +102,7 @@ class Worker:
         If the process does not start.
     """
 
-    def __init__(self, name: str, command: list[str], comparison: Field) -> None:
+    def __init__(self, name: str, command: list[str], threads: int) -> None:
         self.name = name
         names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
         self.errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 (lives as long as the worker)
@@ -107,7 +112,7 @@ class Worker:
             stdout=subprocess.PIPE,
             stderr=self.errors,
             text=True,
-            env=os.environ | dict.fromkeys(names, str(comparison.threads)),
+            env=os.environ | dict.fromkeys(names, str(threads)),
         )
         try:
             self.facts = self._answer()

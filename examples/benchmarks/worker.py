@@ -72,7 +72,8 @@ def speed(program: Program, task: dict[str, Any], line: Line) -> None:
     atoms.info["charge"] = 0  # TorchMD-Net asks for it
     atoms.calc = program.open(Path(task["folder"]))
     has_stress = bool(atoms.pbc.any()) and "stress" in atoms.calc.implemented_properties
-    line.answer(**facts, has_stress=has_stress, versions=versions(program))
+    facts |= {"threads": torch.get_num_threads(), "versions": versions(program)}
+    line.answer(**facts, has_stress=has_stress)
     walk = Walk(atoms)
     while "stop" not in (request := line.request()):
         seconds = [evaluate(atoms, walk, has_stress) for _ in range(request["calls"])]
