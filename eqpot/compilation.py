@@ -40,11 +40,11 @@ _VERSION: Final = 3
 _KEY: Final = "eqpot"
 _LEAST: Final = 2
 """Atoms and slots in a call, at least: the compiler takes any number but 0 and 1 for a variable."""
-_SLOTS: Final = 16
-"""Numbers of slots are multiples of it: rows that fill vector registers and lines of the cache."""
+SLOTS: Final = 16
+"""Numbers of slots are multiples of it: rows fill vector registers and lines of the cache."""
 
 Kernel = Callable[[Tensor, Tensor, Tensor], "list[Tensor]"]
-"""Of edge vectors, neighbours and species, in blocks: energies, and what edges bring to atoms."""
+"""Such as :class:`ExplicitKernel`, compiled."""
 
 
 class CompiledPotential(nn.Module):
@@ -53,25 +53,41 @@ class CompiledPotential(nn.Module):
     Parameters
     ----------
     kernel
-        The compiled code, see :func:`explicit_kernel`.
+        The compiled code, see :class:`ExplicitKernel`.
     description
         What :func:`eqpot.files.describe` says of the potential.
     device
         Where the code runs.
+    multiple
+        Of which the numbers of slots are that it takes.
     """
 
     species_of: Tensor
 
-    def __init__(self, kernel: Kernel, description: dict[str, Any], device: torch.device) -> None:
+    def __init__(
+        self,
+        kernel: Kernel,
+        description: dict[str, Any],
+        device: torch.device,
+        multiple: int = SLOTS,
+    ) -> None:
         super().__init__()
-        self.kernel = kernel
+        self.kernel, self.multiple = kernel, multiple
         self.r_max: float = description["r_max"]
         self.atomic_numbers: list[int] = description["atomic_numbers"]
         self.reference_energies: list[float] = description["reference_energies"]
         self.register_buffer("species_of", species_table(self.atomic_numbers).to(device))
 
-    def forward(self, graph: Graph) -> Dict[str, Tensor]:
-        """Return what :meth:`eqpot.potential.Potential.forward` does, but for ``node_features``."""
+    def forward(self, graph: Graph, training: bool = False) -> Dict[str, Tensor]:
+        """Return what :meth:`eqpot.potential.Potential.forward` does, but for ``node_features``.
+
+        Parameters
+        ----------
+        graph
+            As there.
+        training
+            Keep the graph of the results, if the kernel has one.
+        """
         edge_index, batch = graph[keys.EDGE_INDEX], graph[keys.BATCH]
         species = known_species(self.species_of, graph[keys.ATOMIC_NUMBERS])
         positions = graph[keys.POSITIONS].to(torch.float64)
@@ -81,16 +97,15 @@ class CompiledPotential(nn.Module):
         n_blocks = max(_LEAST, n_atoms)
         if n_atoms < n_blocks:  # atoms without neighbours fill up the least number
             species = torch.cat([species, species.new_zeros(n_blocks - n_atoms)])
-        neighbors, blocks = pad_edges(edge_index, vectors, n_blocks, self.r_max, _SLOTS)
-        energies, pulls, shares = (
-            part.detach() for part in self.kernel(blocks, neighbors, species)
-        )
+        neighbors, blocks = pad_edges(edge_index, vectors, n_blocks, self.r_max, self.multiple)
+        parts = self.kernel(blocks, neighbors, species)
+        energies, pulls, shares = parts if training else [part.detach() for part in parts]
         # summed here: compiled loops of several threads would add in any order
-        sums = shares.new_zeros(n_blocks, 12).index_add_(0, neighbors.flatten(), shares)[:n_atoms]
+        sums = shares.new_zeros(n_blocks, 12).index_add(0, neighbors.flatten(), shares)[:n_atoms]
         node_energy, node_virial = energies[:n_atoms], sums[:, 3:].view(-1, 3, 3)
         virial = virial_of(node_virial, cell, batch)
         return {
-            keys.ENERGY: energies.new_zeros(len(cell)).index_add_(0, batch, node_energy),
+            keys.ENERGY: energies.new_zeros(len(cell)).index_add(0, batch, node_energy),
             keys.NODE_ENERGY: node_energy,
             keys.FORCES: pulls[:n_atoms] + sums[:, :3],
             keys.STRESS: stress_of(virial, cell),
@@ -99,8 +114,8 @@ class CompiledPotential(nn.Module):
         }
 
 
-def explicit_kernel(potential: Potential) -> Kernel:
-    """Return the part of a potential that is compiled, as a function that is traced.
+class ExplicitKernel(nn.Module):
+    """The part of a potential that is compiled, to be traced.
 
     It takes edge vectors in float64, shape (n, 3, j), neighbours (n, j) and species (n,), and
     returns, in float64: energies of atoms, eV, shape (n,); the part of an atom's force that is of
@@ -110,28 +125,41 @@ def explicit_kernel(potential: Potential) -> Kernel:
     Parameters
     ----------
     potential
-        In memory; its model is copied.
+        In memory.
+    model
+        That of the potential, or one that computes the same.
+    learning
+        Whether a loss of the results can be differentiated.
     """
-    assert isinstance(potential.model, GauntModel)
-    model, repulsion, scale = deployed(potential.model), potential.repulsion, potential.scale
-    dtype, device = potential.anchor.dtype, potential.anchor.device
-    e0 = torch.tensor(potential.reference_energies, dtype=torch.float64, device=device)
 
-    def kernel(vectors: Tensor, neighbors: Tensor, species: Tensor) -> list[Tensor]:
+    def __init__(self, potential: Potential, model: GauntModel, learning: bool = False) -> None:
+        super().__init__()
+        self.model, self.repulsion, self.learning = model, potential.repulsion, learning
+        self.scale, self.dtype = potential.scale, potential.anchor.dtype
+        reference_energies = torch.tensor(potential.reference_energies, dtype=torch.float64)
+        self.reference_energies = reference_energies.to(potential.anchor.device)
+
+    def forward(self, vectors: Tensor, neighbors: Tensor, species: Tensor) -> list[Tensor]:
+        """Return energies, pulls and shares."""
         vectors = vectors.detach().requires_grad_(True)
-        energies, _ = model.of_blocks(vectors.to(dtype), neighbors, species)
-        energies = e0[species] + scale * energies.to(torch.float64)
-        if repulsion is not None:
+        energies, _ = self.model.of_blocks(vectors.to(self.dtype), neighbors, species)
+        energies = self.reference_energies[species] + self.scale * energies.to(torch.float64)
+        if self.repulsion is not None:
             ends = species[:, None].expand_as(neighbors), species[neighbors]
-            pairs = repulsion.pair_energies(*ends, vectors.transpose(1, 2))
+            pairs = self.repulsion.pair_energies(*ends, vectors.transpose(1, 2))
             energies = energies + pairs.sum(dim=1).to(torch.float64)
-        (gradient,) = torch.autograd.grad([energies.sum()], [vectors])
+        (gradient,) = torch.autograd.grad([energies.sum()], [vectors], create_graph=self.learning)
         # row by row: a view of one product of them all would hang on strides that tracing guesses
         virials = [-vectors[:, a : a + 1] * gradient for a in range(3)]
         shares = torch.cat([-gradient, *virials], dim=1).transpose(1, 2)
-        return [energies.detach(), gradient.sum(dim=2), shares.reshape(-1, 12).detach()]
+        results = [energies, gradient.sum(dim=2), shares.reshape(-1, 12)]
+        return results if self.learning else [result.detach() for result in results]
 
-    return kernel
+
+def explicit_kernel(potential: Potential) -> ExplicitKernel:
+    """Return the kernel of a potential that does not learn; its model is copied."""
+    assert isinstance(potential.model, GauntModel)
+    return ExplicitKernel(potential, deployed(potential.model))
 
 
 def compile_potential(potential: Potential) -> CompiledPotential:
@@ -256,17 +284,17 @@ def _compile(potential: Potential, path: Path, metadata: dict[str, Any]) -> None
     # the compiler's own modules, 800 of them, are imported only by those who compile
     from torch.fx.experimental.proxy_tensor import make_fx
 
-    _check_compiler()
+    check_compiler()
     # sizes that no other length in the model has: equal ones would be taken for one variable; and
     # such as structures have, since by them the compiler decides which loops to give to threads
-    n_atoms, n_slots = 101, 3 * _SLOTS
+    n_atoms, n_slots = 101, 3 * SLOTS
     device = potential.anchor.device
     vectors = torch.ones(n_atoms, 3, n_slots, dtype=torch.float64, device=device)
     neighbors = torch.zeros(n_atoms, n_slots, dtype=torch.long, device=device)
     inputs = (vectors, neighbors, neighbors[:, 0].contiguous())
     atoms = torch.export.Dim("n_atoms", min=_LEAST)
-    slots = _SLOTS * torch.export.Dim("n_slots", min=1)
-    with torch.no_grad(), _without_deprecations():
+    slots = SLOTS * torch.export.Dim("n_slots", min=1)
+    with torch.no_grad(), without_deprecations():
         # gradients are traced first, since torch.export cannot: what it sees is one plain graph
         with torch.enable_grad():
             kernel = explicit_kernel(potential)
@@ -309,7 +337,14 @@ def _as_own_operation(zero: Tensor, dim: int, index: Tensor, source: Tensor) -> 
     return cast(Tensor, torch.ops.eqpot.index_add(zero, index, source))
 
 
-def _check_compiler() -> None:
+def check_compiler() -> None:
+    """Check that there is a C++ compiler.
+
+    Raises
+    ------
+    RuntimeError
+        If there is none.
+    """
     from torch._inductor.cpp_builder import get_cpp_compiler
     from torch._inductor.exc import InvalidCxxCompiler
 
@@ -324,12 +359,12 @@ def _check_compiler() -> None:
 
 
 def _kernel(package: Path) -> Kernel:
-    with _without_deprecations():
+    with without_deprecations():
         return cast(Kernel, torch._inductor.aoti_load_package(str(package)))
 
 
 @contextlib.contextmanager
-def _without_deprecations() -> Iterator[None]:
+def without_deprecations() -> Iterator[None]:
     """Let no one read of what PyTorch's modules use that PyTorch deprecates."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)

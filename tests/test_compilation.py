@@ -32,7 +32,7 @@ ORDINARY = ordinary_set()
 
 def compiler_found():
     try:
-        eqpot.compilation._check_compiler()
+        eqpot.compilation.check_compiler()
     except RuntimeError:
         return False
     return True

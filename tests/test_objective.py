@@ -41,7 +41,7 @@ def step(monkeypatch):
 
     monkeypatch.setattr(potential, "edge_vectors", edge_vectors)
     fabric = Fabric(accelerator="cpu", devices=1)
-    objective = Objective(LossSettings(), 1.0, "full", None, fabric, lambda *_: None)
+    objective = Objective(LossSettings(), 1.0, "full", False, None, fabric, lambda *_: None)
     return potential, dataset, batch, objective, seen
 
 

@@ -45,7 +45,8 @@ def spherical_harmonics(directions: Tensor, l_max: int, dim: int = -1) -> Tensor
     ----------
     Recursion in Cartesian coordinates: Bigi et al., J. Chem. Phys. 159, 064802 (2023).
     """
-    x, y, z = torch.unbind(directions, dim)
+    # not `unbind`, whose parts torch's compiler gives the strides of the first sizes it sees
+    x, y, z = directions.select(dim, 0), directions.select(dim, 1), directions.select(dim, 2)
     one = torch.ones_like(x)
     cosines: List[Tensor] = [one]  # c_m
     sines: List[Tensor] = [torch.zeros_like(x)]  # s_m

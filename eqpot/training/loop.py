@@ -148,8 +148,9 @@ class _Trainer:
         self.train_set, self.validation_set = train_set, validation_set
         self.fabric, self.checkpoints, self.log = fabric, checkpoints, log
         self.objective = Objective(
-            settings.loss, force_unit, settings.precision, settings.edge_budget, fabric, self._note
-        )
+            settings.loss, force_unit, settings.precision, settings.compiled,
+            settings.edge_budget, fabric, self._note,
+        )  # fmt: skip
         self.order = FrameOrder(len(train_set), batch_size, settings.seed)
         self.optimizer = build_optimizer(potential, settings.optimizer, settings.learning_rate)
         # what a rollback takes back

@@ -10,10 +10,12 @@ from lightning_fabric import Fabric
 from torch import Tensor
 
 from eqpot import keys
+from eqpot.compilation import CompiledPotential
 from eqpot.data import GraphDataset
 from eqpot.graph import Graph, graph_to
 from eqpot.potential import Potential
 from eqpot.training.batches import Batch, make_batch
+from eqpot.training.compiled import CompiledLearner
 from eqpot.training.loss import (
     LABELS,
     LossSettings,
@@ -42,6 +44,8 @@ class Objective:
         Unit of the loss: root mean square of the forces, eV/Å.
     precision
         Of the network while it learns; errors are computed in full precision.
+    compiled
+        Whether compiled code computes the gradient; it is compiled when the first is asked for.
     edge_budget
         Neighbours that are computed at once; ``None`` for any number. It is lowered when memory
         does not suffice.
@@ -56,11 +60,14 @@ class Objective:
         settings: LossSettings,
         force_unit: float,
         precision: PrecisionName,
+        compiled: bool,
         edge_budget: int | None,
         fabric: Fabric,
         note: Callable[[str, str], None],
     ) -> None:
         self.settings, self.force_unit, self.precision = settings, force_unit, precision
+        self.compiled = compiled
+        self._learner: CompiledLearner | None = None
         self.edge_budget, self.fabric, self._note = edge_budget, fabric, note
 
     @property
@@ -103,11 +110,12 @@ class Objective:
         def compute(parts: Sequence[Graph]) -> Sums:
             potential.zero_grad(set_to_none=True)
             learning = [weight for weight in potential.parameters() if weight.requires_grad]
+            learner = self._compiled(potential) if self.compiled else potential
             sums = []
             for part in parts:
                 graph = graph_to(part, self.fabric.device)
                 with network_precision(potential, self.precision):
-                    outputs = potential(graph, training=True)
+                    outputs = learner(graph, training=True)
                     part_sums = loss_sums(outputs, graph, self.force_unit, self.settings)
                     loss = combine(part_sums, totals, weights)
                     # not to the edge vectors, which require a gradient too, for the forces
@@ -116,6 +124,12 @@ class Objective:
             return added(sums)
 
         return self._in_parts(compute, dataset, batch)
+
+    def _compiled(self, potential: Potential) -> CompiledPotential:
+        if self._learner is None:
+            self._note("compiling", "code for the steps: one to three minutes, less the next time")
+            self._learner = CompiledLearner(potential)
+        return self._learner.bound_to(potential)
 
     def _in_parts(
         self, compute: Callable[[Sequence[Graph]], T], dataset: GraphDataset, batch: Batch
