@@ -106,11 +106,11 @@ class Objective:
         MemoryError
             If one frame alone does not fit; names it.
         """
+        learner = self._compiled(potential) if self.compiled else potential
 
         def compute(parts: Sequence[Graph]) -> Sums:
             potential.zero_grad(set_to_none=True)
             learning = [weight for weight in potential.parameters() if weight.requires_grad]
-            learner = self._compiled(potential) if self.compiled else potential
             sums = []
             for part in parts:
                 graph = graph_to(part, self.fabric.device)
