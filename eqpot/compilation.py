@@ -5,12 +5,10 @@ fused and compiled for this kind of processor. What remains is the sum over edge
 machine code: nothing here loads one unless its SHA-256 is given or it is trusted.
 """
 
-import contextlib
 import json
 import tempfile
-import warnings
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Dict, Final, cast
 
@@ -18,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from eqpot import keys
+from eqpot.compiler import check_compiler, without_deprecations
 from eqpot.durable import write_durably
 from eqpot.files import describe, dtype_of
 from eqpot.graph import Graph
@@ -177,8 +176,10 @@ def compile_potential(potential: Potential) -> CompiledPotential:
 
     Raises
     ------
+    CompilationError
+        If there is no C++ compiler.
     RuntimeError
-        If there is no C++ compiler, or the compiled potential differs from the given one.
+        If the compiled potential differs from the given one.
     TypeError
         If the model is of no family that files know.
     """
@@ -218,9 +219,10 @@ def export_compiled(
     ------
     OSError
         If a file cannot be read or written.
+    CompilationError
+        If there is no C++ compiler.
     RuntimeError
-        If there is no C++ compiler, or the package differs from the potential; nothing is written
-        then.
+        If the package differs from the potential; nothing is written then.
     ValueError
         If the native file is refused (see :func:`eqpot.files.load_potential`).
     """
@@ -285,8 +287,8 @@ def _compile(potential: Potential, path: Path, metadata: dict[str, Any]) -> None
     from torch.fx.experimental.proxy_tensor import make_fx
 
     check_compiler()
-    # sizes that no other length in the model has: equal ones would be taken for one variable; and
-    # such as structures have, since by them the compiler decides which loops to give to threads
+    # two sizes that differ, since equal ones would be taken for one variable; and such as occur,
+    # since by them the compiler decides which loops to give to threads
     n_atoms, n_slots = 101, 3 * SLOTS
     device = potential.anchor.device
     vectors = torch.ones(n_atoms, 3, n_slots, dtype=torch.float64, device=device)
@@ -337,39 +339,9 @@ def _as_own_operation(zero: Tensor, dim: int, index: Tensor, source: Tensor) -> 
     return cast(Tensor, torch.ops.eqpot.index_add(zero, index, source))
 
 
-def check_compiler() -> None:
-    """Check that there is a C++ compiler.
-
-    Raises
-    ------
-    RuntimeError
-        If there is none.
-    """
-    from torch._inductor.cpp_builder import get_cpp_compiler
-    from torch._inductor.exc import InvalidCxxCompiler
-
-    try:
-        get_cpp_compiler()
-    except InvalidCxxCompiler as error:
-        raise RuntimeError(
-            "compiling a potential needs a C++ compiler, and none was found: install g++ or "
-            "clang++, or name one in the environment variable CXX; packages that are compiled "
-            "run without"
-        ) from error
-
-
 def _kernel(package: Path) -> Kernel:
     with without_deprecations():
         return cast(Kernel, torch._inductor.aoti_load_package(str(package)))
-
-
-@contextlib.contextmanager
-def without_deprecations() -> Iterator[None]:
-    """Let no one read of what PyTorch's modules use that PyTorch deprecates."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
-        warnings.simplefilter("ignore", FutureWarning)
-        yield
 
 
 def _metadata(path: Path, package: Path) -> dict[str, Any]:

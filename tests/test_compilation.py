@@ -20,6 +20,7 @@ from eqpot.compilation import (
     export_compiled,
     load_compiled,
 )
+from eqpot.compiler import CompilationError, check_compiler
 from eqpot.data import collate
 from eqpot.files import describe, save_potential
 from eqpot.models import PRESETS
@@ -32,8 +33,8 @@ ORDINARY = ordinary_set()
 
 def compiler_found():
     try:
-        eqpot.compilation.check_compiler()
-    except RuntimeError:
+        check_compiler()
+    except CompilationError:
         return False
     return True
 

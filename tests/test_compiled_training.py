@@ -1,13 +1,17 @@
 """Compiled steps learn what plain steps learn."""
 
+import copy
 import json
 
 import pytest
 import torch
+from ase import Atoms
 
 import eqpot.training.compiled
+from eqpot.compiler import CompilationError
 from eqpot.data import collate
-from eqpot.training.compiled import CompiledLearner
+from eqpot.training.compiled import CompiledGradient
+from eqpot.training.low_rank import add_low_rank_updates
 from eqpot.training.recipe import TrainingSection
 from potentials import graph_of, random_potential
 from strategies import ordinary_set
@@ -21,67 +25,114 @@ GRAPHS = [graph_of(atoms, 4.0) for atoms in ordinary_set().values()]
 def uncompiled(monkeypatch):
     """Let the traced graph run as it is: that is what is compiled."""
     monkeypatch.setattr(torch, "compile", lambda function, **_: function)
+    monkeypatch.setattr(eqpot.training.compiled, "check_compiler", lambda: None)
 
 
-def gradient(potential, learner, graph):
+def gradient(potential, computing, graph):
     """Return the gradient of a loss of energies, forces and virials to the weights that learn."""
-    outputs = learner(graph, training=True)
+    potential.zero_grad()
+    outputs = computing(graph, training=True)
     loss = outputs["energy"].sin().sum() + (outputs["forces"] - 0.1).square().sum()
     loss = loss + outputs["virial"].square().sum()
     weights = [weight for weight in potential.parameters() if weight.requires_grad]
-    return torch.cat([part.flatten() for part in torch.autograd.grad(loss, weights)])
+    loss.backward(inputs=weights)
+    return torch.cat([weight.grad.flatten() for weight in weights])
 
 
-def assert_near(found, expected, tolerance):
-    # that of a lone atom is zero but for rounding
-    assert (found - expected).norm() <= tolerance * max(1.0, expected.norm())
-
-
-@pytest.mark.parametrize(("preset", "repulsion"), [("small", False), ("medium", True)])
-def test_traced_gradient_is_the_plain_one(uncompiled, preset, repulsion):
-    potential = random_potential(preset=preset, repulsion=repulsion).requires_grad_(True)
-    learner = CompiledLearner(potential)
-    for graph in [*GRAPHS, collate(GRAPHS)]:
+def assert_alike(potential, compiled, graphs, tolerance):
+    for graph in graphs:
         expected = gradient(potential, potential, graph)
-        found = gradient(potential, learner.bound_to(potential), graph)
-        assert_near(found, expected, 1e-12)
+        found = gradient(potential, compiled, graph)
+        # that of a lone atom is zero but for rounding
+        assert (found - expected).norm() <= tolerance * max(1.0, expected.norm())
 
 
-def test_code_serves_other_weights_of_the_kind(uncompiled):
-    first, other = (random_potential(seed=seed).requires_grad_(True) for seed in (0, 1))
-    learner = CompiledLearner(first)
-    for potential in (other, first):
-        found = gradient(potential, learner.bound_to(potential), GRAPHS[0])
-        assert torch.allclose(found, gradient(potential, potential, GRAPHS[0]), rtol=1e-10)
+@pytest.mark.parametrize(
+    ("preset", "changes"),
+    [
+        ("small", {}),
+        ("medium", {"repulsion": True}),
+        ("small", {"n_radial": 24, "n_layers": 3}),  # two times 24 and 47 are sizes of tracing
+        ("small", {"n_features": 47, "l_hidden": 0}),
+    ],
+)
+def test_traced_gradient_is_the_plain_one(uncompiled, preset, changes):
+    potential = random_potential(preset=preset, **changes).requires_grad_(True)
+    compiled = CompiledGradient(potential).bound_to(potential)
+    assert_alike(potential, compiled, [*GRAPHS, collate(GRAPHS)], 1e-12)
+
+
+def test_code_serves_copies_whose_weights_differ(uncompiled):
+    potential = random_potential().requires_grad_(True)
+    other = copy.deepcopy(potential)
+    with torch.no_grad():
+        for weight in other.parameters():
+            weight.mul_(1.1)
+    code = CompiledGradient(potential)
+    for each in (other, potential):
+        assert_alike(each, code.bound_to(each), GRAPHS[:1], 1e-12)
+    other.reference_energies[0] += 1.0
+    with pytest.raises(ValueError, match="must be a copy of the one"):
+        code.bound_to(other)
 
 
 def test_weights_that_do_not_learn_get_no_gradient(uncompiled):
     potential = random_potential()
     for head in potential.model.heads():
         head.requires_grad_(True)
-    found = gradient(potential, CompiledLearner(potential).bound_to(potential), GRAPHS[0])
-    assert torch.allclose(found, gradient(potential, potential, GRAPHS[0]), rtol=1e-10)
+    compiled = CompiledGradient(potential).bound_to(potential)
+    assert_alike(potential, compiled, GRAPHS[:1], 1e-12)
+    assert {p.requires_grad for p in potential.parameters()} == {True, False}
+    assert all((p.grad is not None) == p.requires_grad for p in potential.parameters())
 
 
-def test_a_gradient_that_differs_is_refused(monkeypatch):
-    def forgetful(function, **_):
-        return lambda weights, *inputs: function([0.999 * w for w in weights], *inputs)
-
-    monkeypatch.setattr(torch, "compile", forgetful)
-    with pytest.raises(RuntimeError, match=r"differs from the plain one by .*training\.compiled"):
-        CompiledLearner(random_potential().requires_grad_(True))
+def test_low_rank_updates_learn_compiled(uncompiled):
+    potential = random_potential().requires_grad_(True)
+    add_low_rank_updates(potential, 2, 0)
+    compiled = CompiledGradient(potential).bound_to(potential)
+    assert_alike(potential, compiled, GRAPHS[:1], 1e-12)
 
 
-def test_a_compiler_is_asked_for_first(monkeypatch):
+@pytest.mark.parametrize("part", ["energy", "gradient"])
+def test_code_that_differs_is_refused(uncompiled, monkeypatch, part):
+    def spoil(function, **_):
+        def spoiled(weights, *inputs):
+            energies, *others = function(weights, *inputs)
+            if part == "energy":
+                return [energies + 1e-3, *others]
+            return [energies, *(0.999 * o + 0.001 * o.detach() for o in others)]
+
+        return spoiled
+
+    monkeypatch.setattr(torch, "compile", spoil)
+    with pytest.raises(CompilationError, match=rf"compiled {part} differs from the plain one by "):
+        CompiledGradient(random_potential().requires_grad_(True))
+
+
+def test_a_failure_of_the_compiler_is_told(uncompiled, monkeypatch):
+    def fail(*_, **__):
+        raise RuntimeError("g++ was killed\nsignal 9")
+
+    monkeypatch.setattr(torch, "compile", fail)
+    with pytest.raises(
+        CompilationError, match=r"failed: RuntimeError: g\+\+ was killed; leave out"
+    ):
+        CompiledGradient(random_potential().requires_grad_(True))
+
+
+def test_a_run_without_compiler_ends_before_it_reads(tmp_path, monkeypatch):
     def absent():
-        raise RuntimeError("compiling a potential needs a C++ compiler")
+        raise CompilationError("compiling needs a C++ compiler")
 
     monkeypatch.setattr(eqpot.training.compiled, "check_compiler", absent)
-    with pytest.raises(RuntimeError, match="needs a C"):
-        CompiledLearner(random_potential())
+    with pytest.raises(CompilationError, match="needs a C"):
+        quiet_run(recipe_of(tmp_path / "none.xyz", tmp_path / "out", compiled=True))
+    assert not (tmp_path / "out").exists()
 
 
-def test_reduced_precision_is_not_compiled():
+def test_gpus_and_reduced_precision_are_not_compiled():
+    with pytest.raises(ValueError, match=r"for CPUs, and the device is cuda:0"):
+        eqpot.training.compiled.check_compiled(torch.device("cuda:0"))
     with pytest.raises(ValueError, match=r"`precision: bf16` needs `compiled: false`"):
         TrainingSection(precision="bf16", compiled=True)
 
@@ -93,7 +144,8 @@ def history(folder):
 def test_run_learns_as_without(uncompiled, tmp_path):
     frames = write_frames(tmp_path / "frames.xyz")
     for name, compiled in (("plain", False), ("compiled", True)):
-        quiet_run(recipe_of(frames, tmp_path / name, dtype="float64", compiled=compiled))
+        own = {"dtype": "float64", "compiled": compiled, "edge_budget": 30}
+        quiet_run(recipe_of(frames, tmp_path / name, **own))
     plain, compiled = history(tmp_path / "plain"), history(tmp_path / "compiled")
     for name in ("train_loss", "energy_rmse", "forces_rmse", "virial_rmse"):
         assert len(plain[name]) > 1
@@ -107,10 +159,9 @@ def test_run_learns_as_without(uncompiled, tmp_path):
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 def test_compiled_gradient_is_the_plain_one_for_every_size(dtype):
     potential = random_potential(getattr(torch, dtype)).requires_grad_(True)
-    compiled = CompiledLearner(potential).bound_to(potential)
+    compiled = CompiledGradient(potential).bound_to(potential)
+    sizes = [Atoms("Si", [[0.1, 0.2, 0.3]]), Atoms("OH", [[0, 0, 0], [0, 0.6, 0.8]])]
+    graphs = [*GRAPHS, *(graph_of(atoms, 4.0) for atoms in sizes)]
+    graphs += [collate(GRAPHS), collate(20 * GRAPHS)]
     tolerance = {"float64": 1e-12, "float32": 1e-4}[dtype]
-    pair = [graph for graph in GRAPHS if len(graph["positions"]) == 2]
-    for graph in [*GRAPHS, *pair, collate(GRAPHS), collate(GRAPHS[:2])]:
-        expected = gradient(potential, potential, graph)
-        found = gradient(potential, compiled, graph)
-        assert_near(found, expected, tolerance)
+    assert_alike(potential, compiled, graphs, tolerance)

@@ -4,6 +4,8 @@ import sys
 
 import typer
 
+from eqpot.compiler import CompilationError
+
 
 def run_app(app: typer.Typer) -> None:
     """Run a command; expected errors become one message and exit code 1.
@@ -13,6 +15,6 @@ def run_app(app: typer.Typer) -> None:
     """
     try:
         app()
-    except (ValueError, OSError, FloatingPointError, MemoryError) as error:
+    except (ValueError, OSError, FloatingPointError, MemoryError, CompilationError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)

@@ -90,7 +90,7 @@ class _Sweep:
         """Return the range of edges whose centres are the atoms."""
         return slice(int(self.first_edges[atoms.start]), int(self.first_edges[atoms.stop]))
 
-    def sent(self, step: int, field: Tensor) -> tuple[Tensor, ...]:
+    def senders(self, step: int, field: Tensor) -> tuple[Tensor, ...]:
         """Return what atoms send into a layer, as :func:`eqpot.models.gaunt.sent`.
 
         Into the first they send their element, which is no field: nothing.
@@ -109,7 +109,7 @@ class _Sweep:
         scalars
             l=0 part of the field before the layer, shape (n, c).
         arriving
-            Rows of :meth:`sent` for the edges of the chunk.
+            Rows of :meth:`senders` for the edges of the chunk.
         """
         model, edges = self.model, self.edges(atoms)
         centers = self.edge_index[0, edges] - atoms.start
@@ -133,11 +133,11 @@ class _Sweep:
         fields = [self.model.embedding[self.species][None]]
         for step in range(len(self.skips) - 1):
             before = fields[-1]
-            sent_parts = self.sent(step, before)
+            senders = self.senders(step, before)
             parts = []
             for atoms in chunks:
                 edges = self.edges(atoms)
-                arriving = [part[self.edge_index[1, edges]] for part in sent_parts]
+                arriving = [part[self.edge_index[1, edges]] for part in senders]
                 inputs = (self.edge_vectors[edges], before[0, atoms], *arriving)
                 parts.append(self.layer(step, atoms, *inputs)[0])
             fields.append(torch.cat(parts, dim=1))
@@ -160,13 +160,13 @@ class _Sweep:
         last: list[Tensor] = []
         for step in reversed(range(len(fields))):
             before = fields[step].detach().requires_grad_(True)
-            sent_parts = self.sent(step, before)
-            pulls_sent = [torch.zeros_like(part) for part in sent_parts]
+            senders = self.senders(step, before)
+            pulls_sent = [torch.zeros_like(part) for part in senders]
             pull_scalars = torch.zeros_like(before[0])
             for atoms in chunks:
                 edges = self.edges(atoms)
                 neighbors = self.edge_index[1, edges]
-                arriving = [part[neighbors] for part in sent_parts]
+                arriving = [part[neighbors] for part in senders]
                 inputs = (self.edge_vectors[edges], before[0, atoms], *arriving)
                 leaves = [tensor.detach().requires_grad_(True) for tensor in inputs]
                 field, energy = self.layer(step, atoms, *leaves)
@@ -184,6 +184,6 @@ class _Sweep:
                 for pull_sent, part in zip(pulls_sent, arrived, strict=True):
                     pull_sent.index_add_(0, neighbors, part)
             if step > 0:
-                (pull,) = torch.autograd.grad(sent_parts, [before], pulls_sent)
+                (pull,) = torch.autograd.grad(senders, [before], pulls_sent)
                 pull[0] += pull_scalars
         return energies, gradient, torch.cat(last, dim=1)

@@ -26,7 +26,7 @@ from eqpot.so3 import spherical_harmonics
 
 
 def sent(field: Tensor) -> tuple[Tensor, Tensor]:
-    """Return what atoms send of a field (k, n, s): l = 0, shape (n, s), the rest, (n, k * s)."""
+    """Return what atoms send of a field (k, n, s): of l = 0 (n, s), of more (n, (k - 1) * s)."""
     return field[0], field[1:].transpose(0, 1).flatten(1)
 
 

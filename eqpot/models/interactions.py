@@ -314,7 +314,7 @@ class Interaction(nn.Module):
             As in :class:`FirstInteraction`.
         scalars, directed
             What each neighbour sends, of l = 0 and of the degrees above, shapes (n, j, s) and
-            (n, j, k * s). Apart, since the gradient of a part is as large as the whole.
+            (n, j, (k - 1) * s). Apart, since the gradient of a part is as large as the whole.
         kept
             What :class:`Skip` keeps of each atom's present field, shape (n, c).
         """

@@ -5,66 +5,84 @@ what is compiled is one plain function of weights and structures, and its gradie
 """
 
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final
 
 import torch
-from torch import Tensor, fx
+from torch import Tensor, fx, nn
 from torch.func import functional_call
 
-from eqpot.compilation import (
-    CompiledPotential,
-    ExplicitKernel,
-    check_compiler,
-    without_deprecations,
-)
+from eqpot.compilation import CompiledPotential, ExplicitKernel
+from eqpot.compiler import CompilationError, check_compiler, without_deprecations
 from eqpot.files import describe
 from eqpot.models import GauntModel
 from eqpot.potential import Potential
 
-_N_ATOMS: Final = 101
-_N_SLOTS: Final = 48
-"""Sizes that the code is compiled with, always the same: it may depend on them in its rounding."""
+_TRACED_SIZES: Final = (101, 47)
+"""Atoms and slots that the code is made with, or the next that no weight has: to the tracer equal
+sizes are one. Always the same for a model, as its rounding may depend on them."""
+_OTHER_SIZES: Final = (23, 70)
+"""Atoms and slots of another structure, for which the code is compared too."""
 _TOLERANCE: Final = {torch.float64: 1e-10, torch.float32: 1e-4}
-"""Of the comparison with the gradient that is not compiled, relative: rounding, with some room."""
+"""Of the comparison with what is not compiled, relative: rounding, with some room."""
 
-Function = Callable[[list[Tensor], Tensor, Tensor, Tensor], list[Tensor]]
+LearningKernel = Callable[[list[Tensor], Tensor, Tensor, Tensor], list[Tensor]]
 """Of weights, edge vectors, neighbours and species: what :class:`ExplicitKernel` returns."""
 
 
-class CompiledLearner:
-    """Potentials of one kind that learn with compiled code.
+class CompiledGradient:
+    """Compiled code for a potential that learns, and for its copies.
 
     Compiling takes one to three minutes, once for all sizes of structures, and needs a C++
-    compiler. PyTorch keeps the code in a folder of its own for the next run. With several threads
-    sums over neighbours may round differently from call to call.
+    compiler. PyTorch keeps the code in a folder of its own for the next run of the same recipe.
+    With several threads sums over neighbours may round differently from call to call.
 
     Parameters
     ----------
     potential
-        Of the kind: of its weights counts only which of them learn.
+        On a CPU. Its weights may change, all else is in the code.
 
     Raises
     ------
-    RuntimeError
-        If there is no C++ compiler, or the compiled gradient differs from the plain one.
+    CompilationError
+        If there is no C++ compiler, PyTorch's compiler fails, or its results differ from the plain
+        ones.
     """
 
     def __init__(self, potential: Potential) -> None:
-        check_compiler()
-        kernel = _kernel(potential)
+        check_compiled(potential.anchor.device)
+        kernel = _learning_kernel(potential)
+        self._description = _description(potential)
         with without_deprecations():
-            graph = traced(kernel)
-            self._function: Function = torch.compile(graph, fullgraph=True, dynamic=True)
-            _verify(self._function, kernel)
+            try:
+                graph = traced(kernel)
+                self._kernel: LearningKernel = torch.compile(graph, fullgraph=True, dynamic=True)
+                for sizes in (_sizes(kernel), _OTHER_SIZES):
+                    _verify(self._kernel, kernel, sizes)
+            except CompilationError:
+                raise
+            except RuntimeError as error:  # whatever the tracer and the compiler raise
+                reason = str(error).strip().splitlines()[0]
+                raise CompilationError(
+                    f"PyTorch's compiler failed: {type(error).__name__}: {reason}; leave out "
+                    "`training.compiled`"
+                ) from error
         self._bound: tuple[Potential, CompiledPotential] | None = None
 
     def bound_to(self, potential: Potential) -> CompiledPotential:
-        """Return the compiled code with the weights of a potential, which get the gradient."""
+        """Return the compiled code with the weights of a copy, which get the gradient.
+
+        Raises
+        ------
+        ValueError
+            If the potential differs in more than its weights.
+        """
         if self._bound is None or self._bound[0] is not potential:
-            weights: list[Tensor] = list(_kernel(potential).parameters())
+            if _description(potential) != self._description:
+                raise ValueError("`potential` must be a copy of the one that the code was made of")
+            weights: list[Tensor] = list(_learning_kernel(potential).parameters())
 
             def kernel(vectors: Tensor, neighbors: Tensor, species: Tensor) -> list[Tensor]:
-                return self._function(weights, vectors, neighbors, species)
+                return self._kernel(weights, vectors, neighbors, species)
 
             device = potential.anchor.device
             compiled = CompiledPotential(kernel, describe(potential), device, multiple=2)
@@ -72,8 +90,26 @@ class CompiledLearner:
         return self._bound[1]
 
 
+def check_compiled(device: torch.device) -> None:
+    """Check that steps can be compiled here.
+
+    Raises
+    ------
+    CompilationError
+        If there is no C++ compiler.
+    ValueError
+        If the device is no CPU.
+    """
+    if device.type != "cpu":
+        raise ValueError(
+            f"`training.compiled` is for CPUs, and the device is {device}: leave it out, or choose "
+            "`training.accelerator: cpu`"
+        )
+    check_compiler()
+
+
 def traced(kernel: ExplicitKernel) -> fx.GraphModule:
-    """Return a kernel that learns as a graph of plain operations, a :data:`Function`."""
+    """Return a kernel that learns as a graph of plain operations, a :data:`LearningKernel`."""
     # the tracer's own modules, some hundred, are imported only by those who compile
     from torch.fx.experimental.proxy_tensor import make_fx
 
@@ -84,7 +120,7 @@ def traced(kernel: ExplicitKernel) -> fx.GraphModule:
         results: list[Tensor] = functional_call(kernel, named, inputs)
         return results
 
-    inputs = _inputs(kernel)
+    inputs = _structure(kernel, _sizes(kernel))
     with torch.enable_grad():
         trace = make_fx(call, tracing_mode="symbolic", _allow_non_fake_inputs=True)
         graph = trace(list(kernel.parameters()), *inputs)
@@ -98,27 +134,43 @@ def traced(kernel: ExplicitKernel) -> fx.GraphModule:
     return graph
 
 
-def _kernel(potential: Potential) -> ExplicitKernel:
+def _learning_kernel(potential: Potential) -> ExplicitKernel:
     assert isinstance(potential.model, GauntModel)
     return ExplicitKernel(potential, potential.model, learning=True)
 
 
-def _inputs(kernel: ExplicitKernel) -> tuple[Tensor, Tensor, Tensor]:
+def _description(potential: Potential) -> dict[str, Any]:
+    """Return all that is fixed in the code."""
+    weights = {name: (tuple(w.shape), w.requires_grad) for name, w in potential.named_parameters()}
+    return describe(potential) | {"weights": weights}
+
+
+def _sizes(kernel: nn.Module) -> tuple[int, int]:
+    taken = {length for weight in kernel.parameters() for length in weight.shape}
+    n_atoms, n_slots = _TRACED_SIZES
+    while n_slots in taken:
+        n_slots += 1
+    while n_atoms in taken | {n_slots}:
+        n_atoms += 1
+    return n_atoms, n_slots
+
+
+def _structure(kernel: ExplicitKernel, sizes: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor]:
     """Return random edge vectors, most beyond the radius, neighbours and species."""
+    n_atoms, n_slots = sizes
     generator = torch.Generator().manual_seed(0)
-    shape = (_N_ATOMS, _N_SLOTS)
-    vectors = torch.randn(_N_ATOMS, 3, _N_SLOTS, dtype=torch.float64, generator=generator)
-    lengths = 0.4 + 1.6 * torch.rand(_N_ATOMS, 1, _N_SLOTS, generator=generator)
+    vectors = torch.randn(n_atoms, 3, n_slots, dtype=torch.float64, generator=generator)
+    lengths = 0.25 + 1.75 * torch.rand(n_atoms, 1, n_slots, generator=generator)
     vectors = vectors / vectors.norm(dim=1, keepdim=True) * (kernel.model.r_max * lengths)
-    neighbors = torch.randint(_N_ATOMS, shape, generator=generator)
-    species = torch.randint(len(kernel.reference_energies), shape[:1], generator=generator)
+    neighbors = torch.randint(n_atoms, sizes, generator=generator)
+    species = torch.randint(len(kernel.reference_energies), (n_atoms,), generator=generator)
     device = kernel.reference_energies.device
     return vectors.to(device), neighbors.to(device), species.to(device)
 
 
-def _verify(function: Function, kernel: ExplicitKernel) -> None:
-    """Compare the gradient of a loss of random results; the first call compiles."""
-    inputs = _inputs(kernel)
+def _verify(compiled: LearningKernel, kernel: ExplicitKernel, sizes: tuple[int, int]) -> None:
+    """Compare results, and the gradient of a random loss of them; the first call compiles."""
+    inputs = _structure(kernel, sizes)
     weights: list[Tensor] = list(kernel.parameters())
     learning = [weight for weight in weights if weight.requires_grad]
 
@@ -130,10 +182,21 @@ def _verify(function: Function, kernel: ExplicitKernel) -> None:
         return torch.cat([part.flatten() for part in parts])
 
     with torch.enable_grad():
-        expected, found = gradient(kernel(*inputs)), gradient(function(weights, *inputs))
-    difference = float((found - expected).norm() / expected.norm())
-    if not difference <= _TOLERANCE[kernel.dtype]:
-        raise RuntimeError(
-            f"the compiled gradient differs from the plain one by {difference:.1e} (relative): "
-            "leave out `training.compiled`"
-        )
+        expected, found = kernel(*inputs), compiled(weights, *inputs)
+        gradients = gradient(expected), gradient(found)
+    # E0s are thousands of eV and exact in both: an error must not look small beside them
+    e0 = kernel.reference_energies[inputs[2]]
+    pairs = {
+        "energy": (expected[0] - e0, found[0] - e0),
+        "forces": (expected[1], found[1]),
+        "virial": (expected[2], found[2]),
+        "gradient": gradients,
+    }
+    for name, (plain, other) in pairs.items():
+        plain, other = plain.detach(), other.detach()
+        difference = float((other - plain).norm() / plain.norm().clamp(min=1e-12))
+        if not difference <= _TOLERANCE[kernel.dtype]:
+            raise CompilationError(
+                f"the compiled {name} differs from the plain one by {difference:.1e} (relative): "
+                "leave out `training.compiled`"
+            )

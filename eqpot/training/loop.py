@@ -87,6 +87,8 @@ def train(
 
     Raises
     ------
+    CompilationError
+        If steps shall be compiled and cannot be.
     DivergedError
         If the loss diverges again and again.
     InterruptedRunError

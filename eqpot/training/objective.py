@@ -15,7 +15,7 @@ from eqpot.data import GraphDataset
 from eqpot.graph import Graph, graph_to
 from eqpot.potential import Potential
 from eqpot.training.batches import Batch, make_batch
-from eqpot.training.compiled import CompiledLearner
+from eqpot.training.compiled import CompiledGradient
 from eqpot.training.loss import (
     LABELS,
     LossSettings,
@@ -52,7 +52,7 @@ class Objective:
     fabric
         Launched.
     note
-        Told when the budget is lowered.
+        Told when the budget is lowered, and before code is compiled.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class Objective:
     ) -> None:
         self.settings, self.force_unit, self.precision = settings, force_unit, precision
         self.compiled = compiled
-        self._learner: CompiledLearner | None = None
+        self._code: CompiledGradient | None = None
         self.edge_budget, self.fabric, self._note = edge_budget, fabric, note
 
     @property
@@ -103,10 +103,12 @@ class Objective:
 
         Raises
         ------
+        CompilationError
+            If the code cannot be compiled.
         MemoryError
             If one frame alone does not fit; names it.
         """
-        learner = self._compiled(potential) if self.compiled else potential
+        computing = self._compiled(potential) if self.compiled else potential
 
         def compute(parts: Sequence[Graph]) -> Sums:
             potential.zero_grad(set_to_none=True)
@@ -115,7 +117,7 @@ class Objective:
             for part in parts:
                 graph = graph_to(part, self.fabric.device)
                 with network_precision(potential, self.precision):
-                    outputs = learner(graph, training=True)
+                    outputs = computing(graph, training=True)
                     part_sums = loss_sums(outputs, graph, self.force_unit, self.settings)
                     loss = combine(part_sums, totals, weights)
                     # not to the edge vectors, which require a gradient too, for the forces
@@ -126,10 +128,10 @@ class Objective:
         return self._in_parts(compute, dataset, batch)
 
     def _compiled(self, potential: Potential) -> CompiledPotential:
-        if self._learner is None:
+        if self._code is None:
             self._note("compiling", "code for the steps: one to three minutes, less the next time")
-            self._learner = CompiledLearner(potential)
-        return self._learner.bound_to(potential)
+            self._code = CompiledGradient(potential)
+        return self._code.bound_to(potential)
 
     def _in_parts(
         self, compute: Callable[[Sequence[Graph]], T], dataset: GraphDataset, batch: Batch

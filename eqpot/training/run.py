@@ -24,6 +24,7 @@ from eqpot.physics.reference_energies import reference_energies
 from eqpot.potential import Potential
 from eqpot.training.base_potential import BasePotential
 from eqpot.training.checkpoint import CheckpointFolder
+from eqpot.training.compiled import check_compiled
 from eqpot.training.evaluation import Evaluation, evaluate
 from eqpot.training.fine_tuning import FineTuning, start_fine_tuning, trainable_parameters
 from eqpot.training.history import TrainingResult
@@ -104,6 +105,8 @@ def run(
 
     Raises
     ------
+    CompilationError
+        If steps shall be compiled and cannot be.
     FileExistsError
         If the output folder holds a finished run or foreign files.
     ValueError
@@ -122,6 +125,8 @@ def run(
         devices=training.devices,
         num_nodes=training.num_nodes,
     )
+    if training.compiled:
+        check_compiled(fabric.device)
     fabric.launch()
     log.silent = not fabric.is_global_zero
     started = time.monotonic()

@@ -64,8 +64,8 @@ def eqpot_variant(text: str) -> tuple[str, Variant]:
     if not name or not isinstance(found, dict):
         raise ValueError(f'a variant must be NAME={{"preset": ...}}, got {text!r}')
     threads = found.pop("threads", 0)
-    if not isinstance(threads, int) or threads < 0:
-        raise ValueError(f"`threads` of a variant must be a whole number, got {threads!r}")
+    if type(threads) is not int or threads < 0:
+        raise ValueError(f"`threads` of a variant must be a number from 1 on, got {threads!r}")
     return name, Variant("eqpot", found, threads)
 
 

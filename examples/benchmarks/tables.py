@@ -74,7 +74,8 @@ def _origin(section: dict[str, Any]) -> str:
     machine = section["machine"]
     load = machine["load_before"]
     lines = [
-        f"- {machine['date']}, eqpot at commit {machine['commit']}, {section['threads']} thread(s)",
+        f"- {machine['date']}, eqpot at commit {machine['commit']}, {section['threads']} thread(s) "
+        "unless a variant has others",
         f"- {machine['cpu']}, {machine['cores']} cores"
         + ("" if load is None else f", load before {load:.2f}"),
     ]

@@ -32,7 +32,7 @@ def measure_training(comparison: Field, frames: Path, length: Length) -> dict[st
     found = take_turns(comparison, workers, "training", length)
     for name, values in found["variants"].items():
         values["structures_per_second"] = 1e3 * BATCH_SIZE / values["milliseconds"]["median"]
-        values["versions"] = versions[name]
+        values |= {"threads": comparison.threads_of(name), "versions": versions[name]}
     return {"frames": frames.name, "batch_size": BATCH_SIZE, **found}
 
 
