@@ -133,7 +133,7 @@ def test_a_run_without_compiler_ends_before_it_reads(tmp_path, monkeypatch):
 def test_gpus_and_reduced_precision_are_not_compiled():
     with pytest.raises(ValueError, match=r"for CPUs, and the device is cuda:0"):
         eqpot.training.compiled.check_compiled(torch.device("cuda:0"))
-    with pytest.raises(ValueError, match=r"`precision: bf16` needs `compiled: false`"):
+    with pytest.raises(ValueError, match=r"`compiled: true` needs `precision: full`, got bf16"):
         TrainingSection(precision="bf16", compiled=True)
 
 
@@ -152,6 +152,7 @@ def test_run_learns_as_without(uncompiled, tmp_path):
         assert compiled[name] == pytest.approx(plain[name], rel=1e-9)
     log = (tmp_path / "compiled" / "train.log").read_text()
     assert "compiling: code for the steps" in log
+    assert "the gradient agrees with the plain one" in log
 
 
 @needs_compiler

@@ -213,7 +213,7 @@ class TrainingSection(Section):
     all (on CUDA). Both cost accuracy of energies, and are for first trials."""
     compiled: bool = False
     """Compute the steps with code compiled for the processor, in three quarters of the time.
-    Compiling takes one to three minutes, less the next time, and needs a C++ compiler; CPU only."""
+    Compiling takes two to four minutes, less the next time, and needs a C++ compiler; CPU only."""
     loggers: list[LoggerName] = Field(default=[])
     """Where metrics are logged besides train.log and metrics.json. Nothing is sent over the network
     unless WANDB_MODE or MLFLOW_TRACKING_URI in the environment say so."""
@@ -260,9 +260,7 @@ class TrainingSection(Section):
                 f"`precision: {self.precision}` needs `dtype: float32`, got {self.dtype}"
             )
         if self.precision != "full" and self.compiled:
-            raise ValueError(
-                f"`precision: {self.precision}` needs `compiled: false`: compiled steps are full"
-            )
+            raise ValueError(f"`compiled: true` needs `precision: full`, got {self.precision}")
         return self
 
 
