@@ -62,7 +62,7 @@ class CompiledGradient:
             except CompilationError:
                 raise
             except RuntimeError as error:  # whatever the tracer and the compiler raise
-                reason = str(error).strip().splitlines()[0]
+                reason = "".join(str(error).strip().splitlines()[:1])  # there may be no word
                 raise CompilationError(
                     f"PyTorch's compiler failed: {type(error).__name__}: {reason}; leave out "
                     "`training.compiled`"

@@ -61,7 +61,8 @@ def train(
 
     The number of steps is fixed before the first: from the epochs, or from the time by a short
     calibration on a copy. So the schedule always runs to its end. A run that was stopped at any
-    moment and resumed gives the same bits as one that was not, on the same machine.
+    moment and resumed gives the same bits as one that was not, on the same machine; compiled steps
+    on several threads may round differently.
 
     Each process takes its share of the frames of a step. The loss is a mean over the labels of the
     whole step, however they are spread over processes and over parts that fit the memory.
