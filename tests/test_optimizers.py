@@ -147,6 +147,22 @@ def test_muon_takes_the_steps_of_the_muon_of_torch(shape):
     assert error < 0.02
 
 
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        (OptimizerSettings(), 0.99),
+        (OptimizerSettings(beta1=0.95), 0.95),
+        (OptimizerSettings(kind="adam"), 0.9),
+        (OptimizerSettings(kind="adamw", beta1=0.8), 0.8),
+    ],
+)
+def test_decay_of_the_mean_of_gradients(settings, expected):
+    """One number for all weights; with muon nearer to one, unless it is given."""
+    groups = build_optimizer(potential_of(0), settings, 1e-3).param_groups
+    decays = [group["momentum"] if "momentum" in group else group["betas"][0] for group in groups]
+    assert set(decays) == {expected}
+
+
 def test_muon_leaves_rows_to_adam():
     """A readout has one row, and a first step of Adam has the size of the rate in each weight."""
     parts = nn.ModuleList([nn.Linear(4, 4, bias=False), nn.Linear(4, 1, bias=False)])

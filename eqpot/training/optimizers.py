@@ -13,6 +13,8 @@ from eqpot.training.muon import Muon
 from eqpot.training.section import Section
 
 _WEIGHT_DECAY: Final = 0.01
+_BETA1: Final = 0.9
+_BETA1_OF_MUON: Final = 0.99
 _TENSOR: Final = "tensor"
 
 
@@ -23,8 +25,9 @@ class OptimizerSettings(Section):
     """For matrices, steps of equal size in all directions, with AdamW for the rest (muon); Adam;
     Adam with decay of the weight matrices (adamw); AdamW with averaging in place of a schedule
     (schedule_free; pip install "eqpot[schedulefree]")."""
-    beta1: Annotated[float, Field(gt=0, lt=1)] = 0.9
-    """Decay of the mean of gradients."""
+    beta1: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """Decay of the mean of gradients; without it 0.99 with muon, whose steps are as large for noise
+    as for a gradient, and 0.9 with others."""
     beta2: Annotated[float, Field(gt=0, lt=1)] = 0.999
     """Decay of the mean of squared gradients."""
     amsgrad: bool = True
@@ -100,7 +103,10 @@ def build_optimizer(
     ICLR 2019; schedule-free: Defazio et al., NeurIPS 2024, arXiv:2405.15682; Muon:
     :class:`eqpot.training.muon.Muon`.
     """
-    betas = (settings.beta1, settings.beta2)
+    beta1 = settings.beta1
+    if beta1 is None:
+        beta1 = _BETA1_OF_MUON if settings.kind == "muon" else _BETA1
+    betas = (beta1, settings.beta2)
     if settings.kind == "adam":
         parameters = [p for p in module.parameters() if p.requires_grad]
         return torch.optim.Adam(parameters, lr=learning_rate, betas=betas, amsgrad=settings.amsgrad)
@@ -110,7 +116,7 @@ def build_optimizer(
         others = _groups(module, decay, without={id(p) for p in matrices})
         parts: dict[str, torch.optim.Optimizer] = {}
         if matrices:
-            parts["muon"] = Muon(matrices, learning_rate, decay)
+            parts["muon"] = Muon(matrices, learning_rate, decay, beta1)
         if others:
             parts["adam"] = torch.optim.AdamW(others, lr=learning_rate, betas=betas)
         return _MuonAndAdam(parts)

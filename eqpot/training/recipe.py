@@ -156,7 +156,7 @@ class TrainingSection(Section):
     """Seed of weights, split and order of frames."""
     batch_size: Annotated[int, Field(ge=1)] | None = None
     """Frames in a step, over all devices; without it, as many as hold about 80 atoms."""
-    learning_rate: Annotated[float, Field(gt=0)] = 0.004
+    learning_rate: Annotated[float, Field(gt=0)] = 0.002
     """Highest learning rate."""
     energy_weight: Annotated[float, Field(gt=0)] = 0.01
     """Weight of energies, relative to forces, in the first part of the run."""
