@@ -79,10 +79,11 @@ def test_leaves_what_it_promises(frames, tmp_path, monkeypatch):
 
 
 def test_max_time_becomes_a_number_of_steps_that_are_all_taken(frames, tmp_path):
-    result = quiet_run(recipe_of(frames, tmp_path / "run", epochs=None, max_time="2 s"))
+    recipe = recipe_of(frames, tmp_path / "run", epochs=None, max_time="2 s", learning_rate=0.003)
+    result = quiet_run(recipe)
     last = result.training.history[-1]
     assert last.step == result.training.n_steps > 3
-    assert last.learning_rate == pytest.approx(0.002 * 0.004, rel=0.2)
+    assert last.learning_rate == pytest.approx(0.002 * 0.003, rel=0.2)
 
 
 def test_a_loss_that_is_not_finite_names_the_frames(frames, tmp_path):
