@@ -83,7 +83,8 @@ def test_max_time_becomes_a_number_of_steps_that_are_all_taken(frames, tmp_path)
     result = quiet_run(recipe)
     last = result.training.history[-1]
     assert last.step == result.training.n_steps > 3
-    assert last.learning_rate == pytest.approx(0.002 * 0.003, rel=0.2)
+    final = recipe.training.schedule.final * 0.003
+    assert last.learning_rate == pytest.approx(final, rel=0.2)
 
 
 def test_a_loss_that_is_not_finite_names_the_frames(frames, tmp_path):

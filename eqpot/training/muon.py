@@ -44,8 +44,8 @@ class Muon(torch.optim.Optimizer):
         self,
         parameters: Iterable[nn.Parameter],
         lr: float,
-        weight_decay: float = 0.0,
-        momentum: float = 0.95,
+        weight_decay: float,
+        momentum: float,
     ) -> None:
         defaults = {"lr": lr, "weight_decay": weight_decay, "momentum": momentum}
         super().__init__(parameters, defaults)

@@ -15,6 +15,7 @@ from eqpot.training.section import Section
 _WEIGHT_DECAY: Final = 0.01
 _BETA1: Final = 0.9
 _BETA1_OF_MUON: Final = 0.99
+"""Measured: docs/design.md, Noise of the gradient."""
 _TENSOR: Final = "tensor"
 
 
@@ -26,8 +27,8 @@ class OptimizerSettings(Section):
     Adam with decay of the weight matrices (adamw); AdamW with averaging in place of a schedule
     (schedule_free; pip install "eqpot[schedulefree]")."""
     beta1: Annotated[float, Field(gt=0, lt=1)] | None = None
-    """Decay of the mean of gradients; without it 0.99 with muon, whose steps are as large for noise
-    as for a gradient, and 0.9 with others."""
+    """Decay of the mean of gradients, for all weights. If not given: 0.99 with muon, whose steps
+    are as large where gradients are mostly noise; 0.9 with the others."""
     beta2: Annotated[float, Field(gt=0, lt=1)] = 0.999
     """Decay of the mean of squared gradients."""
     amsgrad: bool = True

@@ -157,7 +157,7 @@ class TrainingSection(Section):
     batch_size: Annotated[int, Field(ge=1)] | None = None
     """Frames in a step, over all devices; without it, as many as hold about 80 atoms."""
     learning_rate: Annotated[float, Field(gt=0)] = 0.002
-    """Highest learning rate."""
+    """Highest learning rate. The default suits muon."""
     energy_weight: Annotated[float, Field(gt=0)] = 0.01
     """Weight of energies, relative to forces, in the first part of the run."""
     final_energy_weight: Annotated[float, Field(gt=0)] = 10.0
