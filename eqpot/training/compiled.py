@@ -35,7 +35,7 @@ class CompiledGradient:
 
     Compiling takes two to four minutes, once for all sizes of structures, and needs a C++
     compiler. PyTorch keeps the code in a folder of its own for the next run of the same recipe.
-    With several threads sums over neighbours may round differently from call to call.
+    Its loops run on one thread; matrix products use as many as PyTorch does.
 
     Parameters
     ----------
@@ -56,7 +56,10 @@ class CompiledGradient:
         with without_deprecations():
             try:
                 graph = traced(kernel)
-                self._kernel: LearningKernel = torch.compile(graph, fullgraph=True, dynamic=True)
+                # with loops of two threads the derivative crashed the process (torch 2.13)
+                self._kernel: LearningKernel = torch.compile(
+                    graph, fullgraph=True, dynamic=True, options={"cpp.threads": 1}
+                )
                 for sizes in (_sizes(kernel), _OTHER_SIZES):
                     _verify(self._kernel, kernel, sizes)
             except CompilationError:
