@@ -172,14 +172,6 @@ def test_a_missing_compiler_is_told(monkeypatch, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.fixture
-def n_threads(request):
-    before = torch.get_num_threads()
-    torch.set_num_threads(request.param)
-    yield request.param
-    torch.set_num_threads(before)
-
-
 @pytest.mark.slow
 @needs_compiler
 @pytest.mark.parametrize(

@@ -159,7 +159,8 @@ def test_run_learns_as_without(uncompiled, tmp_path):
 @needs_compiler
 @pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
-def test_compiled_gradient_is_the_plain_one_for_every_size(dtype):
+@pytest.mark.parametrize("n_threads", [1, 2], indirect=True)
+def test_compiled_gradient_is_the_plain_one_for_every_size(dtype, n_threads):
     potential = random_potential(getattr(torch, dtype)).requires_grad_(True)
     compiled = CompiledGradient(potential).bound_to(potential)
     sizes = [Atoms("Si", [[0.1, 0.2, 0.3]]), Atoms("OH", [[0, 0, 0], [0, 0.6, 0.8]])]

@@ -187,9 +187,11 @@ def _verify(compiled: LearningKernel, kernel: ExplicitKernel, sizes: tuple[int, 
     """
     exact = copy.deepcopy(kernel).double()
     exact.dtype = torch.float64
-    plain, own = _all_results(kernel, kernel, sizes), _all_results(exact, exact, sizes)
+    inputs = _structure(kernel, sizes)
     weights: list[Tensor] = list(kernel.parameters())
-    found = _all_results(kernel, lambda *inputs: compiled(weights, *inputs), sizes)
+    own = _all_results(exact, exact(*inputs), inputs)
+    plain = _all_results(kernel, kernel(*inputs), inputs)
+    found = _all_results(kernel, compiled(weights, *inputs), inputs)
     for name, reference in own.items():
         size = reference.norm().clamp(min=1e-12)
         difference = float((found[name] - reference).norm() / size)
@@ -202,16 +204,14 @@ def _verify(compiled: LearningKernel, kernel: ExplicitKernel, sizes: tuple[int, 
 
 
 def _all_results(
-    kernel: ExplicitKernel, function: Callable[..., list[Tensor]], sizes: tuple[int, int]
+    kernel: ExplicitKernel, results: list[Tensor], inputs: tuple[Tensor, Tensor, Tensor]
 ) -> dict[str, Tensor]:
-    """Return the results of a function for random inputs, and a gradient, all in float64."""
-    inputs = _structure(kernel, sizes)
+    """Return the results for some inputs, and the gradient of random numbers times them."""
     learning = [weight for weight in kernel.parameters() if weight.requires_grad]
     generator = torch.Generator().manual_seed(1)
-    with torch.enable_grad():
-        energies, forces, shares = results = function(*inputs)
-        cotangents = [torch.randn(r.shape, generator=generator).to(r) for r in results]
-        parts = torch.autograd.grad(results, learning, cotangents, materialize_grads=True)
+    energies, forces, shares = results
+    cotangents = [torch.randn(r.shape, generator=generator).to(r) for r in results]
+    parts = torch.autograd.grad(results, learning, cotangents, materialize_grads=True)
     found = {
         # E0s are thousands of eV and exact: an error must not look small beside them
         "energy": energies - kernel.reference_energies[inputs[2]],
