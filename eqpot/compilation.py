@@ -341,7 +341,9 @@ def _as_own_operation(zero: Tensor, dim: int, index: Tensor, source: Tensor) -> 
 
 def _kernel(package: Path) -> Kernel:
     with without_deprecations():
-        return cast(Kernel, torch._inductor.aoti_load_package(str(package)))
+        loader = torch._inductor.aoti_load_package(str(package)).loader
+    # called as a module, it would parse at each call, from text, how arguments are nested
+    return lambda *inputs: loader.boxed_run(list(inputs))
 
 
 def _metadata(path: Path, package: Path) -> dict[str, Any]:

@@ -140,6 +140,27 @@ def test_answer_does_not_depend_on_history(potential):
         assert np.array_equal(atoms.positions, before)
 
 
+def test_the_least_change_is_computed_anew_and_nothing_twice(calculator, monkeypatch):
+    computed = []
+    run = calculator.calculate
+    monkeypatch.setattr(calculator, "calculate", lambda *a: (computed.append(a[2]), run(*a)))
+    atoms = STRUCTURES["triclinic"].copy()
+    atoms.calc = calculator
+    atoms.get_forces()
+    for name in ("positions", "cell"):
+        atoms.get_potential_energy()
+        array = getattr(atoms, name)
+        array[0, 0] = np.nextafter(array[0, 0], np.inf)
+        atoms.get_forces()
+    atoms.set_initial_charges(np.ones(len(atoms)))  # no potential depends on them
+    atoms.get_stress()
+    atoms.pbc = (True, True, False)
+    atoms.get_forces()
+    atoms.numbers[0] = 14
+    atoms.get_forces()
+    assert computed[1:] == [["positions"], ["cell"], ["pbc"], ["numbers"]]
+
+
 def test_changed_species_or_cell_make_a_new_list(calculator):
     atoms = bulk("Si", cubic=True)
     atoms.calc = calculator

@@ -213,6 +213,25 @@ class ASECalculator(Calculator):
         self._device = device
         self._list: _VerletList | None = None
 
+    def check_state(self, atoms: Atoms, tol: float = 0.0) -> list[str]:
+        """Return what of a structure changed since the last call; called by ASE.
+
+        ASE's own check, at each question for a property, takes 0.15 ms where the forces of a small
+        molecule take 1 ms, and asks for charges and moments, on which a potential does not depend.
+
+        Parameters
+        ----------
+        atoms
+            The structure.
+        tol
+            As in ASE; not used, since any change counts.
+        """
+        last = self.atoms
+        if last is None:
+            return list(all_changes)
+        names = ("positions", "numbers", "cell", "pbc")
+        return [n for n in names if not np.array_equal(getattr(atoms, n), getattr(last, n))]
+
     def calculate(
         self,
         atoms: Atoms | None = None,

@@ -24,7 +24,7 @@ def pad_edges(
     n_atoms
         Number of atoms.
     r_max
-        Radius, Å: empty slots hold vectors of twice this length.
+        Radius, Å: empty slots hold vectors longer than twice this.
     multiple
         Of which ``n_slots`` is a multiple, and not zero.
 
@@ -39,13 +39,13 @@ def pad_edges(
     counts = torch.bincount(centers, minlength=n_atoms)
     most = int(counts.max().item()) if n_atoms > 0 else 0
     n_slots = multiple * max(1, -(-most // multiple))
-    first = torch.cumsum(counts, dim=0) - counts
-    slots = torch.arange(centers.numel(), device=centers.device) - first[centers]
-    slots = slots + centers * n_slots
-    far = edge_vectors.new_zeros((1, 3))
-    far[0, 2] = 2.0 * r_max
+    # edges of an atom follow each other, from the first slot of the atom on
+    starts = torch.arange(n_atoms, device=centers.device) * n_slots
+    starts = starts + counts - torch.cumsum(counts, dim=0)
+    slots = torch.arange(centers.numel(), device=centers.device) + starts.index_select(0, centers)
     neighbors = torch.zeros(n_atoms * n_slots, dtype=torch.long, device=centers.device)
     neighbors = neighbors.index_copy(0, slots, edge_index[1])
-    vectors = far.expand(n_atoms * n_slots, 3).index_copy(0, slots, edge_vectors)
+    vectors = edge_vectors.new_full((n_atoms * n_slots, 3), 2.0 * r_max)
+    vectors = vectors.index_copy(0, slots, edge_vectors)
     vectors = vectors.view(n_atoms, n_slots, 3).transpose(1, 2).contiguous()
     return neighbors.view(n_atoms, n_slots), vectors
