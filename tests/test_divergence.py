@@ -169,6 +169,17 @@ def test_frames_at_rest_among_frames_in_motion_are_no_alarm():
             guard.accept(*pair)
 
 
+def test_a_frame_nearly_at_rest_that_is_not_learned_yet_is_no_alarm():
+    """Crystals have no forces, surfaces are relaxed to 4 meV/Å and not learned, others move."""
+    rng = np.random.default_rng(0)
+    guard = DivergenceGuard(100.0)
+    kinds = [(1e-6, 0.0), (1e-6, 0.0), (0.1, 1e-5), (0.02, 2.0)]
+    for kind in rng.integers(len(kinds), size=3000):
+        assert guard.judge(*kinds[kind]) is None
+        guard.accept(*kinds[kind])
+    assert "the median" in guard.judge(10.0, 1e-5)
+
+
 def test_state_of_guard_and_rescue_comes_back():
     guard = guard_with([0.01 * k for k in range(1, 40)])
     other = DivergenceGuard(100.0)

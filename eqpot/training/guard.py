@@ -15,9 +15,11 @@ class DivergenceGuard:
     """Judges the error of the forces of each step by those before it, and by that of no forces.
 
     Two things are divergence: one error that is far above the median of the last hundred and far
-    above what forces of zero would give; and errors that over fifty steps add up to more than four
-    times what forces of zero would give. In sets where most frames are nearly at rest, errors of
-    the others are far above the median, but not above what zero gives: this alone is no alarm.
+    above what forces of zero would give, there and in the mean of the hundred; and errors that over
+    fifty steps add up to more than four times what forces of zero would give. In sets where most
+    frames are at rest, errors of the others are far above the median, but not above what zero
+    gives. Of a relaxed surface, zero gives almost the forces: before it is learned its error is far
+    above that, but not above what zero gives elsewhere. Each alone is no alarm.
     What is judged is the error of the forces, whose weight and unit stay the same over a run.
 
     Parameters
@@ -53,7 +55,10 @@ class DivergenceGuard:
 
     def is_spike(self, error: float, baseline: float) -> bool:
         """Return whether an error, of a step or of a frame of it, is a spike."""
-        if len(self.recent) < _LEAST or not error > _WORSE * baseline:
+        if len(self.recent) < _LEAST:
+            return False
+        usual = statistics.fmean(nothing for _, nothing in self.recent)
+        if not error > _WORSE * max(baseline, usual):
             return False
         return error > self.spike_factor * self._median()
 
