@@ -342,7 +342,7 @@ def _as_own_operation(zero: Tensor, dim: int, index: Tensor, source: Tensor) -> 
 def _kernel(package: Path) -> Kernel:
     with without_deprecations():
         loader = torch._inductor.aoti_load_package(str(package)).loader
-    # called as a module, it would parse at each call, from text, how arguments are nested
+    # the object around the loader would parse at each call, from text, how arguments are nested
     return lambda *inputs: loader.boxed_run(list(inputs))
 
 

@@ -19,6 +19,7 @@ from eqpot.data.neighbors import (
     neighbor_list,
     torch_neighbor_list,
 )
+from eqpot.nn.neighbors import pad_edges
 from strategies import fill, lattice, molecules, seeds, structures, with_other_rows
 
 TIE = 1e-9
@@ -310,3 +311,27 @@ def test_close_atoms_are_named():
         check_distances(atoms.positions, CUBE, atoms.pbc, 0.1)
     with pytest.raises(ValueError, match=r"atoms 0 and 1 are 0.0000 Å apart"):
         check_distances(np.zeros((2, 3)), CUBE, [False] * 3)
+
+
+@pytest.mark.parametrize("counts", [[2, 0, 5, 1, 0], [0, 0], [0, 3], []])
+@pytest.mark.parametrize("multiple", [2, 16])
+@pytest.mark.parametrize("function", [pad_edges, torch.jit.script(pad_edges)])
+def test_edges_in_blocks_are_those_of_the_list(function, multiple, counts):
+    centers = [center for center, count in enumerate(counts) for _ in range(count)]
+    generator = torch.Generator().manual_seed(0)
+    others = torch.randint(max(1, len(counts)), (len(centers),), generator=generator)
+    vectors = torch.rand(len(centers), 3, dtype=torch.float64, generator=generator)
+    edge_index = torch.stack([torch.tensor(centers, dtype=torch.long), others])
+    neighbors, blocks = function(edge_index, vectors, len(counts), 4.0, multiple)
+    n_slots = neighbors.shape[1]
+    assert n_slots == multiple * max(1, -(-max(counts, default=0) // multiple))
+    assert neighbors.shape == (len(counts), n_slots) and blocks.shape == (len(counts), 3, n_slots)
+    edge = 0
+    for atom, count in enumerate(counts):
+        for slot in range(n_slots):
+            vector = blocks[atom, :, slot]
+            if slot < count:
+                assert neighbors[atom, slot] == others[edge] and torch.equal(vector, vectors[edge])
+                edge += 1
+            else:
+                assert neighbors[atom, slot] == 0 and vector.norm() > 4.0

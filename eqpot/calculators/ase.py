@@ -216,15 +216,16 @@ class ASECalculator(Calculator):
     def check_state(self, atoms: Atoms, tol: float = 0.0) -> list[str]:
         """Return what of a structure changed since the last call; called by ASE.
 
-        ASE's own check, at each question for a property, takes 0.15 ms where the forces of a small
-        molecule take 1 ms, and asks for charges and moments, on which a potential does not depend.
+        ASE's own check, made each time a property is asked for, takes 0.15 ms where the forces of a
+        small molecule take 1 ms. It also compares charges and moments, on which a potential does
+        not depend.
 
         Parameters
         ----------
         atoms
             The structure.
         tol
-            As in ASE; not used, since any change counts.
+            ASE's tolerance; not used, since any change counts.
         """
         last = self.atoms
         if last is None:

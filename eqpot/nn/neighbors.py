@@ -24,7 +24,7 @@ def pad_edges(
     n_atoms
         Number of atoms.
     r_max
-        Radius, Å: empty slots hold vectors longer than twice this.
+        Radius, Å: each component of a vector in an empty slot is twice this.
     multiple
         Of which ``n_slots`` is a multiple, and not zero.
 
@@ -39,10 +39,10 @@ def pad_edges(
     counts = torch.bincount(centers, minlength=n_atoms)
     most = int(counts.max().item()) if n_atoms > 0 else 0
     n_slots = multiple * max(1, -(-most // multiple))
-    # edges of an atom follow each other, from the first slot of the atom on
-    starts = torch.arange(n_atoms, device=centers.device) * n_slots
-    starts = starts + counts - torch.cumsum(counts, dim=0)
-    slots = torch.arange(centers.numel(), device=centers.device) + starts.index_select(0, centers)
+    # edges of an atom follow each other: a slot is the number of its edge and an offset of the atom
+    first_edges = torch.cumsum(counts, dim=0) - counts
+    offsets = n_slots * torch.arange(n_atoms, device=centers.device) - first_edges
+    slots = torch.arange(centers.numel(), device=centers.device) + offsets.index_select(0, centers)
     neighbors = torch.zeros(n_atoms * n_slots, dtype=torch.long, device=centers.device)
     neighbors = neighbors.index_copy(0, slots, edge_index[1])
     vectors = edge_vectors.new_full((n_atoms * n_slots, 3), 2.0 * r_max)

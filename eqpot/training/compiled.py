@@ -172,8 +172,8 @@ def _structure(kernel: ExplicitKernel, sizes: tuple[int, int]) -> tuple[Tensor, 
     empty = (
         torch.rand(lengths.shape, generator=generator) > kernel.model.avg_num_neighbors / n_slots
     )
-    lengths = lengths.masked_fill(empty, 2.0)
     vectors = vectors / vectors.norm(dim=1, keepdim=True) * (kernel.model.r_max * lengths)
+    vectors = vectors.masked_fill(empty, 2.0 * kernel.model.r_max)
     neighbors = torch.randint(n_atoms, sizes, generator=generator)
     species = torch.randint(len(kernel.reference_energies), (n_atoms,), generator=generator)
     device = kernel.reference_energies.device
@@ -189,9 +189,10 @@ def _verify(compiled: LearningKernel, kernel: ExplicitKernel, sizes: tuple[int, 
     exact.dtype = torch.float64
     inputs = _structure(kernel, sizes)
     weights: list[Tensor] = list(kernel.parameters())
-    own = _all_results(exact, exact(*inputs), inputs)
-    plain = _all_results(kernel, kernel(*inputs), inputs)
-    found = _all_results(kernel, compiled(weights, *inputs), inputs)
+    with torch.enable_grad():
+        own = _all_results(exact, exact(*inputs), inputs)
+        plain = _all_results(kernel, kernel(*inputs), inputs)
+        found = _all_results(kernel, compiled(weights, *inputs), inputs)
     for name, reference in own.items():
         size = reference.norm().clamp(min=1e-12)
         difference = float((found[name] - reference).norm() / size)
@@ -206,7 +207,10 @@ def _verify(compiled: LearningKernel, kernel: ExplicitKernel, sizes: tuple[int, 
 def _all_results(
     kernel: ExplicitKernel, results: list[Tensor], inputs: tuple[Tensor, Tensor, Tensor]
 ) -> dict[str, Tensor]:
-    """Return the results for some inputs, and the gradient of random numbers times them."""
+    """Return results by name, and the gradient of their sum to the kernel's weights, in float64.
+
+    Random numbers weigh the sum.
+    """
     learning = [weight for weight in kernel.parameters() if weight.requires_grad]
     generator = torch.Generator().manual_seed(1)
     energies, forces, shares = results
