@@ -213,7 +213,8 @@ class TrainingSection(Section):
     all (on CUDA). Both cost accuracy of energies, and are for first trials."""
     compiled: bool = False
     """Compute the steps with code compiled for the processor, in three quarters of the time on one
-    thread. Compiling takes two to four minutes, later less, and needs a C++ compiler; CPU only."""
+    thread. Compiling takes two to four minutes, less when repeated, and needs a C++ compiler. CPU
+    only."""
     loggers: list[LoggerName] = Field(default=[])
     """Where metrics are logged besides train.log and metrics.json. Nothing is sent over the network
     unless WANDB_MODE or MLFLOW_TRACKING_URI in the environment say so."""
