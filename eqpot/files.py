@@ -22,7 +22,7 @@ UNITS: Final = {
     "stress": "eV/Å³, positive in tension",
 }
 
-_KIND: Final = SealedKind("eqpot-potential", 2, "potential", "fetch the file again")
+_KIND: Final = SealedKind("eqpot-potential", 3, "potential", "fetch the file again")
 _DTYPES: Final = {"float32": torch.float32, "float64": torch.float64}
 
 
@@ -35,6 +35,7 @@ class _Settings(_Strict):
     n_features: int = Field(ge=1, le=4096)
     l_max: int = Field(ge=0, le=12)
     l_hidden: int = Field(ge=0, le=12)
+    l_along: int = Field(default=0, ge=0, le=12)  # versions 1 and 2 have no such key, and mean 0
     n_senders: int = Field(ge=1, le=4096)
     n_layers: int = Field(ge=1, le=16)
     n_radial: int = Field(ge=1, le=256)

@@ -25,7 +25,8 @@ def crystal():
 
 @pytest.mark.parametrize("edge_budget", [1, 60, 200])
 @pytest.mark.parametrize(
-    "changes", [{}, {"n_layers": 3, "l_hidden": 2}, {"n_layers": 1}, {"l_hidden": 0}]
+    "changes",
+    [{}, {"n_layers": 3, "l_hidden": 2, "l_along": 1}, {"n_layers": 1}, {"l_hidden": 0}],
 )
 def test_chunks_equal_the_whole(changes, edge_budget, crystal):
     potential = random_potential(repulsion=True, **changes)

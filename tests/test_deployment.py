@@ -28,7 +28,9 @@ def largest_differences(found, expected):
     return {n: (found[n] - expected[n]).abs().max().item() / scale[n] for n in OUTPUTS}
 
 
-@pytest.mark.parametrize("changes", [{}, {"n_layers": 3, "l_hidden": 2}, {"n_element_channels": 2}])
+@pytest.mark.parametrize(
+    "changes", [{}, {"n_layers": 3, "l_hidden": 2, "l_along": 2}, {"n_element_channels": 2}]
+)
 def test_the_same_to_rounding_in_float64(changes, alloy):
     potential = random_potential(**changes)
     graph = graph_of(alloy, potential.r_max)

@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
+from ase.build import molecule
 
 from eqpot.durable import write_durably
 from eqpot.export import export_torchscript
 from eqpot.files import load_potential, read_header, save_potential
-from potentials import random_potential, soft_potential
+from potentials import graph_of, random_potential, soft_potential
 
 
 @pytest.fixture(scope="module")
@@ -169,8 +170,8 @@ def rewritten(path, change):
 
 def test_later_format_is_refused_by_version(written, tmp_path):
     path = tmp_path / "later.eqpot"
-    path.write_bytes(rewritten(written[0], lambda d: d.update(format_version=3, new_field=1)))
-    with pytest.raises(ValueError, match=r"format version 3, .* reads up to 2; install a later"):
+    path.write_bytes(rewritten(written[0], lambda d: d.update(format_version=4, new_field=1)))
+    with pytest.raises(ValueError, match=r"format version 4, .* reads up to 3; install a later"):
         read_header(path)
 
 
@@ -217,6 +218,21 @@ def test_version_1_has_no_envelope_and_means_6(tmp_path):
         values.append(potential.model.first.radial(x * potential.r_max))
     ratio = (1 - 28 * x**6 + 48 * x**7 - 21 * x**8) / (1 - 10 * x**3 + 15 * x**4 - 6 * x**5)
     torch.testing.assert_close(values[1], values[0] * ratio)
+
+
+def test_version_2_has_no_fields_along_edges_and_means_0(tmp_path):
+    now, earlier = tmp_path / "now.eqpot", tmp_path / "earlier.eqpot"
+    save_potential(now, random_potential(l_along=1))
+
+    def as_version_2(document):
+        document["format_version"] = 2
+        del document["model"]["settings"]["l_along"]
+
+    earlier.write_bytes(rewritten(now, as_version_2))
+    with_fields, without = load_potential(now), load_potential(earlier)
+    assert (with_fields.model.settings.l_along, without.model.settings.l_along) == (1, 0)
+    graph = graph_of(molecule("CH3CH2OH"), without.r_max)
+    assert not torch.allclose(with_fields(graph)["energy"], without(graph)["energy"], rtol=1e-9)
 
 
 def test_missing_file_and_folder(tmp_path):

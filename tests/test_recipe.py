@@ -165,6 +165,9 @@ def test_impossible_model(refusal):
     assert refusal(LEAST + "model:\n  l_max: 1\n  l_hidden: 2\n") == [
         "line 4: `model`: `l_hidden` must not be above `l_max` (1), got 2"
     ]
+    assert refusal(LEAST + "model:\n  l_along: 2\n") == [
+        "line 4: `model`: `l_along` must not be above `l_hidden` (1), got 2"
+    ]
 
 
 def test_two_lengths(refusal):

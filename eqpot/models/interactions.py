@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from eqpot.models.settings import GauntSettings
-from eqpot.nn.density import ChannelDensity, FieldAverage, species_density
+from eqpot.nn.density import ChannelDensity, FieldAverage, along_edges, species_density
 from eqpot.nn.fields import DegreeLinear, Gate, Projection
 from eqpot.nn.radial import RadialNetwork
 from eqpot.so3 import SphereProduct
@@ -289,6 +289,8 @@ class Interaction(nn.Module):
         super().__init__()
         n_radial, n_senders = settings.n_radial, settings.n_senders
         self.n_radial = n_radial
+        self.n_along: int = (settings.l_along + 1) ** 2 - 1
+        self.n_senders: int = n_senders
         self.density = ChannelDensity(settings.l_max, n_radial, n_senders, avg_num_neighbors)
         self.average: FieldAverage | None = None
         if settings.l_hidden > 0:
@@ -319,6 +321,9 @@ class Interaction(nn.Module):
             What :class:`Skip` keeps of each atom's present field, shape (n, c).
         """
         radial = self.radial(distances)
+        if self.n_along > 0:
+            facing = directed[:, :, : self.n_along * self.n_senders]
+            scalars = scalars + along_edges(harmonics[:, 1 : self.n_along + 1], facing)
         density = self.density(harmonics, radial[:, : self.n_radial], scalars)
         if self.average is not None:
             average = self.average(radial[:, self.n_radial :], directed)

@@ -15,6 +15,9 @@ class GauntSettings:
         Highest degree of the densities and of the products.
     l_hidden
         Highest degree of the features that travel between layers.
+    l_along
+        Highest degree of the fields that arrive along the edge as scalars, see
+        :func:`eqpot.nn.density.along_edges`; 0 for none, at most ``l_hidden``.
     n_senders
         Channels of each degree that an atom sends to its neighbours.
     n_layers
@@ -34,6 +37,7 @@ class GauntSettings:
     n_features: int = 64
     l_max: int = 3
     l_hidden: int = 1
+    l_along: int = 0
     n_senders: int = 32
     n_layers: int = 2
     n_radial: int = 8
@@ -46,6 +50,7 @@ class GauntSettings:
             ("n_features", 1),
             ("l_max", 0),
             ("l_hidden", 0),
+            ("l_along", 0),
             ("n_senders", 1),
             ("n_layers", 1),
             ("n_radial", 1),
@@ -56,10 +61,10 @@ class GauntSettings:
             value = getattr(self, name)
             if value < least:
                 raise ValueError(f"`{name}` must be at least {least}, got {value}")
-        if self.l_hidden > self.l_max:
-            raise ValueError(
-                f"`l_hidden` must not be above `l_max` ({self.l_max}), got {self.l_hidden}"
-            )
+        for name, most in (("l_hidden", "l_max"), ("l_along", "l_hidden")):
+            value, limit = getattr(self, name), getattr(self, most)
+            if value > limit:
+                raise ValueError(f"`{name}` must not be above `{most}` ({limit}), got {value}")
 
     def as_dict(self) -> dict[str, int]:
         """Return the settings by name, as written to files."""

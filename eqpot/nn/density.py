@@ -42,6 +42,36 @@ def species_density(harmonics: Tensor, radial: Tensor, senders: Tensor) -> Tenso
     return torch.bmm(harmonics, sent.transpose(1, 2)).transpose(0, 1)  # nkj,nSj->nkS, S = (s, a)
 
 
+def along_edges(harmonics: Tensor, directed: Tensor) -> Tensor:
+    r"""Return the fields of neighbours in the direction of the edge: scalars of each edge.
+
+    .. math:: t_{j s}(i) = \frac{1}{\sqrt{K}} \sum_{l \geq 1, m} Y_{lm}(\hat r_{ij}) \, h_{j\,lms}
+
+    K is the number of (l, m). An average of fields forgets which neighbour sent what from where;
+    these numbers hold it: the angles at the neighbour with the edge, for one.
+
+    Parameters
+    ----------
+    harmonics
+        Those of l ≥ 1, shape (n, k, j).
+    directed
+        Fields of neighbours of the same degrees, shape (n, j, k * s).
+
+    Returns
+    -------
+    Tensor
+        Shape (n, j, s).
+
+    References
+    ----------
+    In a frame along the edge they are the components of m = 0: Passaro and Zitnick, ICML 2023.
+    """
+    n_components = harmonics.shape[1]
+    fields = directed.unflatten(2, (n_components, -1))
+    along: Tensor = (fields * harmonics.transpose(1, 2)[..., None]).sum(dim=2) * n_components**-0.5
+    return along
+
+
 class ChannelDensity(nn.Module):
     r"""Density of neighbours that send scalars of many channels, weighted channel by channel.
 

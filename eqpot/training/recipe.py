@@ -115,6 +115,8 @@ class ModelSection(Section):
     """Highest degree of the densities and of their products."""
     l_hidden: Annotated[int, Field(ge=0, le=8)] | None = None
     """Highest degree of the features between layers."""
+    l_along: Annotated[int, Field(ge=0, le=8)] | None = None
+    """Highest degree of the neighbours' features that act along the edge; 0 for none."""
     n_senders: Annotated[int, Field(ge=1, le=4096)] | None = None
     """Channels that an atom sends to its neighbours; half of the channels in every preset."""
     n_layers: Annotated[int, Field(ge=1, le=8)] | None = None
@@ -139,8 +141,8 @@ class ModelSection(Section):
     def changes(self) -> dict[str, int]:
         """Return the hyper-parameters that differ from the preset."""
         names = (
-            "n_features", "l_max", "l_hidden", "n_senders", "n_layers", "n_radial", "correlation",
-            "n_element_channels", "envelope_power",
+            "n_features", "l_max", "l_hidden", "l_along", "n_senders", "n_layers", "n_radial",
+            "correlation", "n_element_channels", "envelope_power",
         )  # fmt: skip
         return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
 
