@@ -176,9 +176,9 @@ def describe(summary: MDSummary, output: Path) -> str:
         lines.append(f"mean pressure     {summary.mean_pressure:.4g} GPa")
     if summary.drift is not None:
         lines.append(
-            f"energy drift      {summary.drift:.3g} ± {summary.drift_error:.2g} meV/atom/ns"
+            f"conserved energy  drift {summary.drift:.3g} ± {summary.drift_error:.2g} "
+            f"meV/atom/ns, fluctuation {summary.fluctuation:.3g} meV/atom"
         )
-        lines.append(f"fluctuation       {summary.fluctuation:.3g} meV/atom")
     lines.append(
         f"speed             {summary.steps_per_second:.3g} steps/s, {summary.ns_per_day:.3g} ns/day"
     )
