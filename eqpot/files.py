@@ -23,6 +23,8 @@ UNITS: Final = {
 }
 
 _KIND: Final = SealedKind("eqpot-potential", 3, "potential", "fetch the file again")
+_SINCE: Final = {"envelope_power": 2, "l_along": 3}
+"""Settings that files of earlier versions lack; there the defaults of :class:`_Settings` hold."""
 _DTYPES: Final = {"float32": torch.float32, "float64": torch.float64}
 
 
@@ -35,13 +37,13 @@ class _Settings(_Strict):
     n_features: int = Field(ge=1, le=4096)
     l_max: int = Field(ge=0, le=12)
     l_hidden: int = Field(ge=0, le=12)
-    l_along: int = Field(default=0, ge=0, le=12)  # versions 1 and 2 have no such key, and mean 0
+    l_along: int = Field(default=0, ge=0, le=12)
     n_senders: int = Field(ge=1, le=4096)
     n_layers: int = Field(ge=1, le=16)
     n_radial: int = Field(ge=1, le=256)
     correlation: int = Field(ge=1, le=8)
     n_element_channels: int = Field(ge=0, le=256)
-    envelope_power: int = Field(default=6, ge=2, le=12)  # version 1 has no such key, and means 6
+    envelope_power: int = Field(default=6, ge=2, le=12)
 
 
 class _Model(_Strict):
@@ -317,7 +319,13 @@ def _build(path: Path, header: _Header, tensors: dict[str, Tensor], weights: str
     }
     if not values:
         raise ValueError(f"{path}: holds no `{weights}` weights, only the averaged ones")
-    settings = GauntSettings(**header.model.settings.model_dump())
+    for name, version in _SINCE.items():
+        if header.format_version >= version and name not in header.model.settings.model_fields_set:
+            raise ValueError(f"{path}: header field `model.settings.{name}` is missing")
+    try:
+        settings = GauntSettings(**header.model.settings.model_dump())
+    except ValueError as error:
+        raise ValueError(f"{path}: header field `model.settings` is wrong: {error}") from error
     embedding = values.get("model.embedding")
     expected = (len(header.atomic_numbers), settings.n_features)
     if embedding is None or tuple(embedding.shape) != expected:

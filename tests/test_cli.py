@@ -105,6 +105,7 @@ def test_evaluate_a_file_without_labels_is_one_message(native, tmp_path, monkeyp
         (("info", "absent.eqpot"), 1, "no such file"),
         (("info", "foreign.eqpot"), 1, "not a potential file"),
         (("export", "foreign.eqpot", "out.pt"), 1, "not a potential file"),
+        (("export", "foreign.eqpot", "out.onnx"), 1, "must end in .pt (TorchScript) or .pt2"),
         (("info",), 2, "Missing argument"),
         (("info", "foreign.eqpot", "--absent"), 2, "No such option"),
     ],

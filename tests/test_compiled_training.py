@@ -55,6 +55,8 @@ def assert_alike(potential, compiled, graphs, tolerance):
         ("medium", {"repulsion": True}),
         ("small", {"n_radial": 24, "n_layers": 3}),  # two times 24 and 47 are sizes of tracing
         ("small", {"n_features": 47, "l_hidden": 0}),
+        ("small", {"l_hidden": 2, "l_along": 1}),
+        ("medium", {"l_hidden": 2, "l_along": 2}),
     ],
 )
 def test_traced_gradient_is_the_plain_one(uncompiled, preset, changes):

@@ -19,9 +19,9 @@ ORDINARY = ordinary_set()
 def potential(request):
     return {
         "plain": lambda: random_potential(),
-        "repulsion": lambda: random_potential(repulsion=True),
+        "repulsion": lambda: random_potential(repulsion=True, l_hidden=2, l_along=2),
         "deep": lambda: random_potential(
-            n_layers=3, l_hidden=2, l_along=2, l_max=2, correlation=4, envelope_power=3
+            n_layers=3, l_hidden=2, l_along=1, l_max=2, correlation=4, envelope_power=3
         ),
         "shallow": lambda: random_potential(
             n_layers=1, l_hidden=0, l_max=4, correlation=2, envelope_power=2

@@ -492,6 +492,8 @@ def test_the_command_runs_goes_on_and_refuses(tmp_path: Path) -> None:
         read_structure(f"{structure}@first")
     with pytest.raises(FileNotFoundError, match="`structure`"):
         read_structure(str(tmp_path / "none.xyz"))
+    with pytest.raises(ValueError, match="it has no such frame"):
+        read_structure(f"{structure}@99")
 
     def call(*more: str) -> Any:
         common = ["md", f"{structure}@0", "--potential", str(potential)]

@@ -145,8 +145,13 @@ def test_a_low_wall_is_bad_news():
     dimers = dimer_curves(soft_potential(), [], 0)
     assert len(dimers.curves) == 1 and dimers.n_left_out == 9
     hole = dataclasses.replace(dimers.curves[0], hole_distance=0.5, hole_barrier=0.3)
-    check = judge_dimers(dataclasses.replace(dimers, curves=[hole]))
-    assert check.status == Status.BAD and "0.3 eV" in check.message
+    for repulsion, remedy in (
+        (False, "`model.repulsion: true`"),
+        (True, "frames of shorter distances"),
+    ):
+        check = judge_dimers(dataclasses.replace(dimers, curves=[hole]), repulsion)
+        assert check.status == Status.BAD and "0.3 eV" in check.message
+        assert check.message.endswith(f"{remedy}. 9 rarer pairs were left out.")
     assert hole.shortest_in_data is None
 
 

@@ -1,12 +1,14 @@
 """``eqpot export``: a potential for MD engines, or compiled for speed."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
 from eqpot.compilation import export_compiled
 from eqpot.export import export_torchscript
+
+_WRITERS: Final = {".pt": export_torchscript, ".pt2": export_compiled}
 
 
 def export(
@@ -21,6 +23,9 @@ def export(
     dtype: Annotated[str, typer.Option(help="float32 or float64.")] = "float32",
 ) -> None:
     """Export a potential as a program, compared with the original before it is written."""
-    write = export_compiled if output.suffix == ".pt2" else export_torchscript
-    write(potential, output, dtype)
+    if output.suffix not in _WRITERS:
+        raise ValueError(
+            f"`output` must end in .pt (TorchScript) or .pt2 (machine code), got {output.name!r}"
+        )
+    _WRITERS[output.suffix](potential, output, dtype)
     typer.echo(f"written: {output}")

@@ -123,7 +123,8 @@ def read_structure(name: str) -> ase.Atoms:
         atoms = ase.io.read(path, index=index)
     except Exception as error:
         # The readers of ASE fail in as many ways as there are formats.
-        reason = f"{type(error).__name__}: {error}"
+        is_short = isinstance(error, IndexError | StopIteration)
+        reason = "it has no such frame" if is_short else f"{type(error).__name__}: {error}"
         raise ValueError(f"`structure` {name!r} cannot be read by ASE: {reason}") from error
     assert isinstance(atoms, ase.Atoms)
     return atoms

@@ -322,8 +322,8 @@ class Interaction(nn.Module):
         """
         radial = self.radial(distances)
         if self.n_along > 0:
-            facing = directed[:, :, : self.n_along * self.n_senders]
-            scalars = scalars + along_edges(harmonics[:, 1 : self.n_along + 1], facing)
+            fields = directed[:, :, : self.n_along * self.n_senders]
+            scalars = scalars + along_edges(harmonics[:, 1 : self.n_along + 1], fields)
         density = self.density(harmonics, radial[:, : self.n_radial], scalars)
         if self.average is not None:
             average = self.average(radial[:, self.n_radial :], directed)

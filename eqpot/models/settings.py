@@ -16,8 +16,8 @@ class GauntSettings:
     l_hidden
         Highest degree of the features that travel between layers.
     l_along
-        Highest degree of the fields that arrive along the edge as scalars, see
-        :func:`eqpot.nn.density.along_edges`; 0 for none, at most ``l_hidden``.
+        In layers after the first, the highest degree of the fields that arrive along the edge as
+        scalars, see :func:`eqpot.nn.density.along_edges`; 0 for none, at most ``l_hidden``.
     n_senders
         Channels of each degree that an atom sends to its neighbours.
     n_layers

@@ -48,7 +48,8 @@ def along_edges(harmonics: Tensor, directed: Tensor) -> Tensor:
     .. math:: t_{j s}(i) = \frac{1}{\sqrt{K}} \sum_{l \geq 1, m} Y_{lm}(\hat r_{ij}) \, h_{j\,lms}
 
     K is the number of (l, m). An average of fields forgets which neighbour sent what from where;
-    these numbers hold it: the angles at the neighbour with the edge, for one.
+    these numbers keep it: they depend on the angles between the edge and the bonds of the
+    neighbour. The sum over m is a scalar product of two things that turn alike: invariant.
 
     Parameters
     ----------
@@ -64,12 +65,13 @@ def along_edges(harmonics: Tensor, directed: Tensor) -> Tensor:
 
     References
     ----------
-    In a frame along the edge they are the components of m = 0: Passaro and Zitnick, ICML 2023.
+    In a frame along the edge they are the components of m = 0: Passaro and Zitnick, Reducing SO(3)
+    convolutions to SO(2) for efficient equivariant GNNs, ICML 2023.
     """
     n_components = harmonics.shape[1]
     fields = directed.unflatten(2, (n_components, -1))
-    along: Tensor = (fields * harmonics.transpose(1, 2)[..., None]).sum(dim=2) * n_components**-0.5
-    return along
+    along: Tensor = torch.matmul(harmonics.transpose(1, 2)[:, :, None], fields)  # nj1k,njks->nj1s
+    return along[:, :, 0] * float(n_components**-0.5)
 
 
 class ChannelDensity(nn.Module):
@@ -146,8 +148,8 @@ class FieldAverage(nn.Module):
               \quad l \geq 1
 
     Equivariant because the filter is a scalar; directions meet the field in the products that
-    follow, at the atom, so no tensor product is taken on an edge. For l = 0 it would repeat what
-    the density has.
+    follow, at the atom (and in :func:`along_edges`), so no tensor product is taken on an edge. For
+    l = 0 it would repeat what the density has.
 
     Parameters
     ----------

@@ -116,12 +116,14 @@ def judge_generalization(evaluations: Mapping[str, Evaluation]) -> Check:
     if not ratios:
         return Check(name, Status.UNKNOWN, f"No other set carries {label}.")
     worst = max(ratios, key=lambda set_name: ratios[set_name])
-    return Check(
-        name,
-        _grade(ratios[worst], GOOD_GAP, FAIR_GAP),
+    grade = _grade(ratios[worst], GOOD_GAP, FAIR_GAP)
+    text = (
         f"Errors of {label} on {name_of_set(worst)} are {figures(ratios[worst])} times those on "
-        f"the training frames (good up to {GOOD_GAP:g}, fair up to {FAIR_GAP:g}).",
+        f"the training frames (good up to {GOOD_GAP:g}, fair up to {FAIR_GAP:g})."
     )
+    if grade != Status.GOOD:
+        text += " In use, expect the former; more training frames bring the two together."
+    return Check(name, grade, text)
 
 
 def judge_audit(audit: Mapping[str, Any] | None) -> Check:

@@ -116,8 +116,16 @@ def judge_export(found: Agreement, dtype: str) -> Check:
     )
 
 
-def judge_dimers(dimers: Dimers) -> Check:
-    """Return the verdict on :func:`eqpot.verification.dimers.dimer_curves`."""
+def judge_dimers(dimers: Dimers, repulsion: bool) -> Check:
+    """Return the verdict on :func:`eqpot.verification.dimers.dimer_curves`.
+
+    Parameters
+    ----------
+    dimers
+        The curves.
+    repulsion
+        Whether the potential has nuclear repulsion, which is then no remedy.
+    """
     holes = [curve for curve in dimers.curves if curve.hole_distance is not None]
     wavy = [curve for curve in dimers.curves if curve.n_sign_changes > 1 and curve not in holes]
     n_pairs = len(dimers.curves)
@@ -131,11 +139,12 @@ def judge_dimers(dimers: Dimers) -> Check:
         worst = min(holes, key=lambda curve: curve.hole_barrier or 0.0)
         barrier = worst.hole_barrier or 0.0
         low = barrier < LOW_BARRIER
+        remedy = "frames of shorter distances" if repulsion else "`model.repulsion: true`"
         text = (
-            f"{len(holes)} of {n_pairs} pairs attract each other again at distances shorter than "
-            f"any bond; the lowest wall before such a hole is {figures(barrier, 2)} eV high "
-            f"({'-'.join(worst.symbols)}, {worst.hole_distance:.2f} Å). For hot or dense matter, "
-            "train with `model.repulsion: true`."
+            f"{len(holes)} of {n_pairs} pairs, alone in vacuum, attract each other again when they "
+            f"are pressed together; the lowest wall before that is {figures(barrier, 2)} eV high "
+            f"({'-'.join(worst.symbols)}, {worst.hole_distance:.2f} Å). Hot or dense matter may "
+            f"get there: train with {remedy}."
         )
     if wavy:
         names = ", ".join("-".join(curve.symbols) for curve in wavy[:6])
