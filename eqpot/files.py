@@ -308,6 +308,13 @@ def _check_header(path: Path, header: _Header) -> None:
     wrong = [z for z in header.atomic_numbers if not 1 <= z <= 118]
     if wrong:
         raise ValueError(f"{path}: header field `atomic_numbers` must be 1 to 118, has {wrong}")
+    for name, version in _SINCE.items():
+        if header.format_version >= version and name not in header.model.settings.model_fields_set:
+            raise ValueError(f"{path}: header field `model.settings.{name}` is missing")
+    try:
+        GauntSettings(**header.model.settings.model_dump())
+    except ValueError as error:
+        raise ValueError(f"{path}: header field `model.settings` is wrong: {error}") from error
 
 
 def _build(path: Path, header: _Header, tensors: dict[str, Tensor], weights: str) -> Potential:
@@ -319,13 +326,7 @@ def _build(path: Path, header: _Header, tensors: dict[str, Tensor], weights: str
     }
     if not values:
         raise ValueError(f"{path}: holds no `{weights}` weights, only the averaged ones")
-    for name, version in _SINCE.items():
-        if header.format_version >= version and name not in header.model.settings.model_fields_set:
-            raise ValueError(f"{path}: header field `model.settings.{name}` is missing")
-    try:
-        settings = GauntSettings(**header.model.settings.model_dump())
-    except ValueError as error:
-        raise ValueError(f"{path}: header field `model.settings` is wrong: {error}") from error
+    settings = GauntSettings(**header.model.settings.model_dump())
     embedding = values.get("model.embedding")
     expected = (len(header.atomic_numbers), settings.n_features)
     if embedding is None or tuple(embedding.shape) != expected:

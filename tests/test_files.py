@@ -206,19 +206,26 @@ def test_schema_is_checked_even_where_the_checksum_fits(written, tmp_path, chang
     assert "crafted.eqpot" in str(caught.value)
 
 
-def test_version_1_has_no_envelope_and_means_6(tmp_path):
+def save_as_version(version, tmp_path, **changes):
+    """Save a random potential, and once more as a version wrote it; return both files."""
     now, earlier = tmp_path / "now.eqpot", tmp_path / "earlier.eqpot"
-    save_potential(now, random_potential(envelope_power=3))
+    save_potential(now, random_potential(**changes))
 
-    def as_version_1(document):
-        document["format_version"] = 1
-        del document["model"]["settings"]["envelope_power"]
-        del document["model"]["settings"]["l_along"]
+    def change(document):
+        document["format_version"] = version
+        for name, since in (("envelope_power", 2), ("l_along", 3)):
+            if version < since:
+                del document["model"]["settings"][name]
 
-    earlier.write_bytes(rewritten(now, as_version_1))
+    earlier.write_bytes(rewritten(now, change))
+    return now, earlier
+
+
+def test_version_1_has_no_envelope_and_means_6(tmp_path):
+    files = save_as_version(1, tmp_path, envelope_power=3)
     x = torch.linspace(0.1, 0.9, 9, dtype=torch.float64)[None]
     values = []
-    for path in (now, earlier):
+    for path in files:
         potential = load_potential(path, dtype=torch.float64)
         values.append(potential.model.first.radial(x * potential.r_max))
     ratio = (1 - 28 * x**6 + 48 * x**7 - 21 * x**8) / (1 - 10 * x**3 + 15 * x**4 - 6 * x**5)
@@ -226,15 +233,8 @@ def test_version_1_has_no_envelope_and_means_6(tmp_path):
 
 
 def test_version_2_has_no_fields_along_edges_and_means_0(tmp_path):
-    now, earlier = tmp_path / "now.eqpot", tmp_path / "earlier.eqpot"
-    save_potential(now, random_potential(l_along=1))
-
-    def as_version_2(document):
-        document["format_version"] = 2
-        del document["model"]["settings"]["l_along"]
-
-    earlier.write_bytes(rewritten(now, as_version_2))
-    with_fields, without = (load_potential(path, dtype="float64") for path in (now, earlier))
+    files = save_as_version(2, tmp_path, l_along=1)
+    with_fields, without = (load_potential(path, dtype="float64") for path in files)
     expected = random_potential(l_along=0)
     expected.load_state_dict(without.state_dict())
     graph = graph_of(molecule("CH3CH2OH"), without.r_max)

@@ -16,15 +16,18 @@ from eqpot.cli.main import app
 from eqpot.data import Frame
 from eqpot.export import export_torchscript
 from eqpot.files import save_potential
+from eqpot.report.content import report_content
 from eqpot.report.head import headline, judge_accuracy
 from eqpot.report.page import embedded
-from eqpot.report.plain import plain, significant, thinned
+from eqpot.report.plain import LONGEST_TEXT, plain, significant, thinned
 from eqpot.report.points import OTHERS, Groups, parity
 from eqpot.report.training import LARGEST_PAGE, rebuild_page, write_report
 from eqpot.report.worst import worst_frames
 from eqpot.training.evaluation import Comparison, Evaluation, evaluate
 from eqpot.training.recipe import Recipe
-from eqpot.verification import Status, verify
+from eqpot.verification import Status, Verification, verify
+from eqpot.verification.checks import judge_dimers
+from eqpot.verification.dimers import Dimer, Dimers
 from potentials import graph_of, soft_potential
 
 needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="no chromium is installed")
@@ -241,6 +244,16 @@ def test_shows_the_numbers_of_the_json(run, browser):
     )
     assert cells[0] == first["source"]
     assert float(cells[4]) == pytest.approx(first["forces"]["max"], rel=5e-3)
+
+
+def test_the_longest_advice_is_not_cut(run):
+    x = np.ones(3)
+    wavy = Dimer(("Si", "Cu"), 2.0, x, x, x, None, 3, None, None)
+    hole = replace(wavy, hole_distance=1.234, hole_barrier=0.0123)
+    check = judge_dimers(Dimers([hole, *([wavy] * 5000)], 5000, 9), False)
+    assert len(check.message) > LONGEST_TEXT
+    content = report_content(run, Verification(checks=[check]))
+    assert content["checks"][-1]["message"] == check.message
 
 
 def hostile_run(folder, n_rows=99_999, n_sets=20):

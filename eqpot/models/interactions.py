@@ -290,7 +290,6 @@ class Interaction(nn.Module):
         n_radial, n_senders = settings.n_radial, settings.n_senders
         self.n_radial = n_radial
         self.n_along: int = (settings.l_along + 1) ** 2 - 1
-        self.n_senders: int = n_senders
         self.density = ChannelDensity(settings.l_max, n_radial, n_senders, avg_num_neighbors)
         self.average: FieldAverage | None = None
         if settings.l_hidden > 0:
@@ -322,7 +321,7 @@ class Interaction(nn.Module):
         """
         radial = self.radial(distances)
         if self.n_along > 0:
-            fields = directed[:, :, : self.n_along * self.n_senders]
+            fields = directed[:, :, : self.n_along * scalars.shape[2]]
             scalars = scalars + along_edges(harmonics[:, 1 : self.n_along + 1], fields)
         density = self.density(harmonics, radial[:, : self.n_radial], scalars)
         if self.average is not None:

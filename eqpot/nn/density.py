@@ -5,6 +5,8 @@ come last wherever they are, so that every sum over neighbours is a matrix produ
 together, and so is its derivative.
 """
 
+import math
+
 import torch
 from torch import Tensor, nn
 
@@ -71,7 +73,7 @@ def along_edges(harmonics: Tensor, directed: Tensor) -> Tensor:
     n_components = harmonics.shape[1]
     fields = directed.unflatten(2, (n_components, -1))
     along: Tensor = torch.matmul(harmonics.transpose(1, 2)[:, :, None], fields)  # nj1k,njks->nj1s
-    return along[:, :, 0] * float(n_components**-0.5)
+    return along[:, :, 0] / math.sqrt(n_components)
 
 
 class ChannelDensity(nn.Module):

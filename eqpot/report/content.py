@@ -36,6 +36,7 @@ _MOST_TIMES = 300
 _MOST_DIMERS = 120
 _MOST_LINES = 200
 _LONGEST_RECIPE = 40_000
+_LONGEST_MESSAGE = 600  # advice stands at the end of a check's message
 
 
 def report_content(
@@ -90,7 +91,10 @@ def report_content(
         "elements": elements,
         "headline": plain(headline(elements, evaluations, _model(metrics))),
         "main_set": plain(main),
-        "checks": plain([asdict(check) for check in checks]),
+        "checks": [
+            plain(asdict(check)) | {"message": shorten(check.message, _LONGEST_MESSAGE)}
+            for check in checks
+        ],
         "failure": plain(failure),
         "errors": _errors(metrics["errors"]),
         "n_sets": len(metrics["errors"]),

@@ -7,7 +7,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-LONGEST_TEXT: Final = 500
+LONGEST_TEXT: Final = 300
 """Characters; names from data files may be of any length."""
 
 
