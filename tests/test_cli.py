@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 import typer
 from ase.build import bulk
@@ -12,11 +13,12 @@ from eqpot.cli.main import app
 from eqpot.cli.train import app as train_app
 from eqpot.files import read_header, save_potential
 from potentials import soft_potential
+from test_data_commands import READING
 
 OPTIONS = {
     "info": {"potential", "as_json"},
     "export": {"potential", "output", "dtype"},
-    "evaluate": {"potential", "data", "dtype", "json_file", "picture"},
+    "evaluate": {"potential", "data", "dtype", "json_file", "picture"} | READING,
     "md": {
         "barostat_time",
         "checkpoint_interval",
@@ -97,6 +99,27 @@ def test_evaluate_a_file_without_labels_is_one_message(native, tmp_path, monkeyp
     error = capsys.readouterr().err
     assert code == 1 and "bare.xyz" in error and "Traceback" not in error
     assert not (tmp_path / "e").exists()
+
+
+def test_evaluate_reads_the_labels_and_units_it_is_told(native, tmp_path, monkeypatch, capsys):
+    atoms = bulk("Si", "diamond", 5.5, cubic=True)
+    atoms.rattle(0.1, seed=0)
+    energy, forces = -40.0, np.arange(24.0).reshape(8, 3) - 11.5
+    found = []
+    for keys, scale in ((("energy", "forces"), 1.0), (("E_dft", "F_dft"), 27.211386245988)):
+        atoms.info, atoms.arrays = {keys[0]: energy / scale}, {**atoms.arrays}
+        atoms.set_array(keys[1], forces / scale)
+        path = tmp_path / f"{keys[0]}.extxyz"
+        atoms.write(path)
+        del atoms.arrays[keys[1]]
+        options = ("--energy-key", keys[0], "--forces-key", keys[1])
+        options += ("--units", "energy=Hartree,length=Angstrom") if scale > 1 else ()
+        result = tmp_path / f"{keys[0]}.json"
+        assert call(monkeypatch, "evaluate", native, path, "--json", result, *options) == 0
+        found.append(json.loads(result.read_text()))
+    assert "energy from `E_dft`" in capsys.readouterr().out
+    for label in ("energy", "forces"):
+        assert found[1][label]["rmse"] == pytest.approx(found[0][label]["rmse"], rel=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -467,12 +467,15 @@ def test_unsound_extxyz_is_refused(tmp_path, text, message):
     assert str(caught.value).count(str(path)) == 1
 
 
-def test_missing_files_are_named_with_their_neighbours(tmp_path):
+def test_missing_files_are_named_with_their_neighbours(tmp_path, monkeypatch):
     extxyz(tmp_path, "energy=1", name="train_300K.xyz")
     with pytest.raises(FileNotFoundError, match=r"no such file; did you mean train_300K.xyz\?"):
         read_frames(tmp_path / "train_30K.xyz")
     with pytest.raises(FileNotFoundError, match="there is no folder"):
         read_frames(tmp_path / "nowhere" / "train.xyz")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(FileNotFoundError, match=f"start at the working directory, {tmp_path}"):
+        read_frames("nowhere/train.xyz")
     with pytest.raises(ValueError, match="is a folder without DeePMD systems"):
         read_frames(tmp_path)
 

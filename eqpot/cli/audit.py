@@ -2,27 +2,17 @@
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from eqpot.cli.reading_options import (
-    AtomicNumbersKey,
-    CellKey,
-    ConfigType,
-    EnergyKey,
-    ForcesKey,
-    GroupKey,
-    PositionsKey,
-    StressKey,
-    Units,
-    VirialKey,
-    parse_units,
-)
+from eqpot.cli.reading_options import with_reading_options
 from eqpot.data.audit import audit_files
+from eqpot.data.conversion import ReadOptions
 from eqpot.durable import write_durably
 
 
+@with_reading_options
 def audit(
     files: Annotated[list[Path], typer.Argument(help="Files of labelled frames to train on.")],
     validation: Annotated[
@@ -31,33 +21,19 @@ def audit(
     test: Annotated[
         list[Path] | None, typer.Option(help="A file to test on; may be given again.")
     ] = None,
-    energy_key: EnergyKey = None,
-    forces_key: ForcesKey = None,
-    stress_key: StressKey = None,
-    virial_key: VirialKey = None,
-    group_key: GroupKey = None,
-    atomic_numbers_key: AtomicNumbersKey = None,
-    positions_key: PositionsKey = None,
-    cell_key: CellKey = None,
-    units: Units = None,
-    config_type: ConfigType = "",
     json_file: Annotated[
         Path | None, typer.Option("--json", help="Write tables and findings to this file.")
     ] = None,
+    *,
+    reading: ReadOptions,
 ) -> None:
     """Check labels, units, signs, duplicates and overlap; exit with 1 if there is an error."""
+    names: dict[str, Any] = {**reading.keys.given()}
     result = audit_files(
         _sets(files, validation or [], test or []),
-        energy_key=energy_key,
-        forces_key=forces_key,
-        stress_key=stress_key,
-        virial_key=virial_key,
-        group_key=group_key,
-        atomic_numbers_key=atomic_numbers_key,
-        positions_key=positions_key,
-        cell_key=cell_key,
-        units=parse_units(units),
-        config_type=config_type,
+        units=reading.units,
+        config_type=reading.config_type,
+        **names,
     )
     typer.echo(str(result))
     if json_file is not None:

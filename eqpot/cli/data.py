@@ -9,31 +9,20 @@ import typer
 
 from eqpot.cli.audit import audit
 from eqpot.cli.frame_files import check_suffix, check_targets, write_frames
-from eqpot.cli.reading_options import (
-    AtomicNumbersKey,
-    CellKey,
-    ConfigType,
-    EnergyKey,
-    ForcesKey,
-    GroupKey,
-    PositionsKey,
-    StressKey,
-    Units,
-    VirialKey,
-    parse_units,
-)
+from eqpot.cli.reading_options import Units, parse_units, with_reading_options
 from eqpot.cli.split import split
-from eqpot.data import Frame, LabelKeys, LabelReport
+from eqpot.data import Frame, LabelReport
 from eqpot.data.checksums import sha256_of
 from eqpot.data.conversion import ReadOptions, iter_files, n_bytes_of
 from eqpot.data.readers.reading import file_format
 from eqpot.data.summary import Summary
 from eqpot.progress import StepProgress
-from eqpot.verification.words import counted
+from eqpot.words import counted
 
 _MEGABYTE = 1_000_000
 
 
+@with_reading_options
 def convert(
     inputs: Annotated[
         list[Path],
@@ -42,40 +31,21 @@ def convert(
             help="Files and DeePMD folders of any formats; last the file to write: .h5 or .extxyz.",
         ),
     ],
-    energy_key: EnergyKey = None,
-    forces_key: ForcesKey = None,
-    stress_key: StressKey = None,
-    virial_key: VirialKey = None,
-    group_key: GroupKey = None,
-    atomic_numbers_key: AtomicNumbersKey = None,
-    positions_key: PositionsKey = None,
-    cell_key: CellKey = None,
-    units: Units = None,
-    config_type: ConfigType = "",
     jobs: Annotated[int, typer.Option(help="Processes that parse.")] = 1,
+    *,
+    reading: ReadOptions,
 ) -> None:
     """Convert files of any formats into one store, or into one extended XYZ file."""
     if len(inputs) < 2:
         raise typer.BadParameter("give one input or more, and the file to write")
     *sources, output = inputs
-    keys = LabelKeys(
-        energy=energy_key,
-        forces=forces_key,
-        stress=stress_key,
-        virial=virial_key,
-        group=group_key,
-        atomic_numbers=atomic_numbers_key,
-        positions=positions_key,
-        cell=cell_key,
-    )
-    options = ReadOptions(keys, parse_units(units), config_type)
     check_suffix(output)
     check_targets([output], sources)
     for source in sources:
         file_format(source)  # a missing file is told before the others are read
     reports: dict[Path, LabelReport] = {}
     with StepProgress("converting", unit="MB") as progress:
-        frames = _shown(sources, options, jobs, reports, progress)
+        frames = _shown(sources, reading, jobs, reports, progress)
         n_frames = write_frames(output, frames, sources)
     for path in sources:
         typer.echo(f"{path}: {reports[path]}")
@@ -111,7 +81,7 @@ def info(
 
 def _shown(
     sources: list[Path],
-    options: ReadOptions,
+    reading: ReadOptions,
     jobs: int,
     reports: dict[Path, LabelReport],
     progress: StepProgress,
@@ -128,7 +98,7 @@ def _shown(
                 f"{pace.remaining:.0f} s to go"
             )
 
-    yield from iter_files(sources, options, n_jobs=jobs, reports=reports, progress=tell)
+    yield from iter_files(sources, reading, n_jobs=jobs, reports=reports, progress=tell)
 
 
 def _described(about: dict[str, Any]) -> str:

@@ -6,13 +6,16 @@ from typing import Annotated
 
 import typer
 
-from eqpot.data import read_frames
+from eqpot.cli.reading_options import with_reading_options
+from eqpot.data import LabelReport
+from eqpot.data.conversion import ReadOptions, iter_files
 from eqpot.durable import write_durably
 from eqpot.files import load_potential
 from eqpot.report.figures import parity_figure
 from eqpot.training.evaluation import evaluate as evaluate_frames
 
 
+@with_reading_options
 def evaluate(
     potential: Annotated[Path, typer.Argument(help="A potential (.eqpot).")],
     data: Annotated[list[Path], typer.Argument(help="Files of labelled frames.")],
@@ -23,14 +26,16 @@ def evaluate(
     picture: Annotated[
         Path | None, typer.Option(help="Write a parity picture (.png, .svg or .pdf).")
     ] = None,
+    *,
+    reading: ReadOptions,
 ) -> None:
     """Compare a potential with reference data."""
     loaded = load_potential(potential, dtype=dtype)
-    frames = []
-    for path in data:
-        reading = read_frames(path)
-        typer.echo(str(reading))
-        frames += [frame for frame in reading.frames if not frame.is_isolated_atom]
+    reports: dict[Path, LabelReport] = {}
+    found = iter_files(data, reading, reports=reports)
+    frames = [frame for frame in found if not frame.is_isolated_atom]
+    for path, report in reports.items():
+        typer.echo(f"{path}: {report}")
     evaluation = evaluate_frames(loaded, frames)
     typer.echo(f"{potential}: {evaluation}")
     if json_file is not None:

@@ -1,24 +1,52 @@
 """The options with which commands read files, and what they mean."""
 
-from typing import Annotated
+import inspect
+from collections.abc import Callable
+from functools import wraps
+from typing import Annotated, Any, Final
 
 import typer
 
-EnergyKey = Annotated[str | None, typer.Option(help="Name of the energy in the files.")]
-ForcesKey = Annotated[str | None, typer.Option(help="Name of the forces.")]
-StressKey = Annotated[str | None, typer.Option(help="Name of the stress.")]
-VirialKey = Annotated[str | None, typer.Option(help="Name of a virial, instead of a stress.")]
-GroupKey = Annotated[str | None, typer.Option(help="Name of what a frame belongs to.")]
-AtomicNumbersKey = Annotated[
-    str | None, typer.Option(help="Name of the atomic numbers in npz files.")
-]
-PositionsKey = Annotated[str | None, typer.Option(help="Name of the positions in npz files.")]
-CellKey = Annotated[str | None, typer.Option(help="Name of the cells in npz files.")]
+from eqpot.data import LabelKeys
+from eqpot.data.conversion import ReadOptions
+
 Units = Annotated[
     list[str] | None,
     typer.Option(help='Units, such as "energy=kcal/mol,length=Angstrom"; eV and Å if not given.'),
 ]
-ConfigType = Annotated[str, typer.Option(help="Kind of the structures, where the files name none.")]
+
+_KEYS: Final = {
+    "energy_key": "Name of the energy in the files.",
+    "forces_key": "Name of the forces.",
+    "stress_key": "Name of the stress.",
+    "virial_key": "Name of a virial, instead of a stress.",
+    "group_key": "Name of what a frame belongs to.",
+    "atomic_numbers_key": "Name of the atomic numbers in npz files.",
+    "positions_key": "Name of the positions in npz files.",
+    "cell_key": "Name of the cells in npz files.",
+}
+_CONFIG_TYPE: Final = "Kind of the structures, where the files name none."
+
+
+def with_reading_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options of reading files; it gets them as its argument ``reading``."""
+    signature = inspect.signature(command)
+    own = [value for name, value in signature.parameters.items() if name != "reading"]
+    added = [
+        *(_option(name, str | None, None, text) for name, text in _KEYS.items()),
+        inspect.Parameter("units", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Units),
+        _option("config_type", str, "", _CONFIG_TYPE),
+    ]
+
+    @wraps(command)
+    def filled(**arguments: Any) -> None:
+        names = LabelKeys.from_arguments({name: arguments.pop(name) for name in _KEYS})
+        units = parse_units(arguments.pop("units"))
+        reading = ReadOptions(names, units, arguments.pop("config_type"))
+        command(**arguments, reading=reading)
+
+    filled.__signature__ = signature.replace(parameters=own + added)  # type: ignore[attr-defined]
+    return filled
 
 
 def parse_units(entries: list[str] | None) -> dict[str, str] | None:
@@ -40,3 +68,10 @@ def parse_units(entries: list[str] | None) -> dict[str, str] | None:
             raise ValueError(f"`--units` names {quantity.strip()} twice")
         declared[quantity.strip()] = unit.strip()
     return declared
+
+
+def _option(name: str, kind: Any, default: object, text: str) -> inspect.Parameter:
+    annotation = Annotated[kind, typer.Option(help=text)]
+    return inspect.Parameter(
+        name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation
+    )

@@ -10,32 +10,21 @@ import typer
 from numpy.typing import NDArray
 
 from eqpot.cli.frame_files import check_suffix, check_targets, write_frames
-from eqpot.cli.reading_options import (
-    AtomicNumbersKey,
-    CellKey,
-    ConfigType,
-    EnergyKey,
-    ForcesKey,
-    GroupKey,
-    PositionsKey,
-    StressKey,
-    Units,
-    VirialKey,
-    parse_units,
-)
-from eqpot.data import Frame, LabelKeys, LabelReport
+from eqpot.cli.reading_options import with_reading_options
+from eqpot.data import Frame, LabelReport
 from eqpot.data.checksums import sha256_of
 from eqpot.data.conversion import ReadOptions, iter_files
 from eqpot.data.groups import strata, trajectory_groups
 from eqpot.data.splits import split_frames
 from eqpot.data.suffixes import unpacked_path
 from eqpot.durable import write_durably
-from eqpot.verification.words import counted
+from eqpot.words import counted
 
 _PARTS = ("train", "validation", "test")
 _INDICES = ".json"
 
 
+@with_reading_options
 def split(
     file: Annotated[Path, typer.Argument(help="A file of frames of any format.")],
     fractions: Annotated[
@@ -56,16 +45,8 @@ def split(
             "file of indices for NAME.json. Without it stores beside the input."
         ),
     ] = None,
-    energy_key: EnergyKey = None,
-    forces_key: ForcesKey = None,
-    stress_key: StressKey = None,
-    virial_key: VirialKey = None,
-    group_key: GroupKey = None,
-    atomic_numbers_key: AtomicNumbersKey = None,
-    positions_key: PositionsKey = None,
-    cell_key: CellKey = None,
-    units: Units = None,
-    config_type: ConfigType = "",
+    *,
+    reading: ReadOptions,
 ) -> None:
     """Divide frames into sets to train, validate and test."""
     parts = parse_fractions(fractions)
@@ -74,21 +55,10 @@ def split(
     only_indices = output.suffix.lower() == _INDICES
     targets = {name: output.with_name(f"{output.stem}_{name}{output.suffix}") for name in _PARTS}
     check_targets([output] if only_indices else targets.values(), [file])
-    keys = LabelKeys(
-        energy=energy_key,
-        forces=forces_key,
-        stress=stress_key,
-        virial=virial_key,
-        group=group_key,
-        atomic_numbers=atomic_numbers_key,
-        positions=positions_key,
-        cell=cell_key,
-    )
-    options = ReadOptions(keys, parse_units(units), config_type)
     reports: dict[Path, LabelReport] = {}
 
     def frames(reports: dict[Path, LabelReport] | None = None) -> Iterator[Frame]:
-        return iter_files([file], options, reports=reports)
+        return iter_files([file], reading, reports=reports)
 
     groups = trajectory_groups(frames(), min(parts)) if by == "group" else None
     kinds = strata(frames()) if by == "stratified" else None

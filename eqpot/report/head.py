@@ -9,7 +9,7 @@ import numpy as np
 from eqpot import keys
 from eqpot.training.evaluation import SCALES, Evaluation
 from eqpot.verification import Check, Status
-from eqpot.verification.words import counted, figures
+from eqpot.words import counted, figures
 
 GOOD_ERROR: Final = 0.1
 """RMSE of the forces over their rms up to which they are fit for dynamics, by common experience."""

@@ -14,6 +14,7 @@ from eqpot.data import Frame, collate, frame_to_graph
 from eqpot.elements import SYMBOLS
 from eqpot.graph import Graph, graph_to
 from eqpot.potential import Potential
+from eqpot.words import counted
 
 
 @dataclass(frozen=True)
@@ -146,7 +147,7 @@ class Evaluation:
             parts.append(
                 f"{name} RMSE {errors['rmse']:.4g}, MAE {errors['mae']:.4g} {errors['unit']}"
             )
-        return f"{self.n_frames} frames; " + "; ".join(parts)
+        return counted(self.n_frames, "frame") + "; " + "; ".join(parts)
 
 
 def evaluate(

@@ -13,7 +13,7 @@ from eqpot.verification.derivatives import Consistency
 from eqpot.verification.dimers import Dimers
 from eqpot.verification.dynamics import Drift
 from eqpot.verification.symmetry import Symmetry
-from eqpot.verification.words import counted, figures, power
+from eqpot.words import counted, figures, power
 
 ENERGY_BAR: Final = 1e-9
 """eV/atom, of symmetry in float64; total energies of 1e5 eV round at 1e-11."""

@@ -290,4 +290,6 @@ def _refuse_missing(path: Path) -> NoReturn:
         near = get_close_matches(path.name, there, n=3)
         if near:
             message += f"; did you mean {', '.join(sorted(near))}?"
+    if not path.is_absolute():
+        message += f" (relative paths start at the working directory, {Path.cwd()})"
     raise FileNotFoundError(message)
