@@ -8,6 +8,7 @@ import typer
 from ase.build import bulk
 from typer.main import get_command
 
+import eqpot
 from eqpot.cli.errors import run_app
 from eqpot.cli.main import app
 from eqpot.cli.train import app as train_app
@@ -66,12 +67,18 @@ def test_options_are_frozen(name):
 
 
 def test_options_of_training_are_frozen():
-    assert {p.name for p in get_command(train_app).params} == {"recipe", "defaults"}
+    assert {p.name for p in get_command(train_app).params} == {"recipe", "defaults", "version"}
 
 
 def test_there_is_no_completion_option():
     assert isinstance(app, typer.Typer)
-    assert [p.name for p in get_command(app).params if p.name != "help"] == []
+    assert [p.name for p in get_command(app).params if p.name != "help"] == ["version"]
+
+
+@pytest.mark.parametrize("command", [app, train_app])
+def test_programs_tell_their_version(command, monkeypatch, capsys):
+    assert call(monkeypatch, "--version", command=command) == 0
+    assert capsys.readouterr().out.startswith(f"eqpot {eqpot.__version__}, torch ")
 
 
 def test_info_tells_what_a_potential_is_on_one_screen(native, monkeypatch, capsys):

@@ -10,6 +10,7 @@ from eqpot.cli.export import export
 from eqpot.cli.info import info
 from eqpot.cli.md import md
 from eqpot.cli.report import report
+from eqpot.cli.version import Version
 
 app = typer.Typer(
     add_completion=False,
@@ -17,6 +18,13 @@ app = typer.Typer(
     no_args_is_help=True,
     help="Equivariant interatomic potentials: inspect, evaluate, export, run.",
 )
+
+
+@app.callback()
+def _program(version: Version = False) -> None:
+    pass
+
+
 app.command("info")(info)
 app.command("evaluate")(evaluate)
 app.command("export")(export)

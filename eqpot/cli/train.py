@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from eqpot.cli.errors import run_app
+from eqpot.cli.version import Version
 from eqpot.interruption import InterruptedRunError
 from eqpot.report.training import write_report
 from eqpot.training.output import is_finished
@@ -27,6 +28,7 @@ def train_potential(
     defaults: Annotated[
         bool, typer.Option("--defaults", help="Print a complete recipe with comments, and end.")
     ] = False,
+    version: Version = False,
 ) -> None:
     """Train a potential; leave it with its TorchScript export, errors and a report in a folder."""
     if defaults:
