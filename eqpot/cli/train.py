@@ -13,7 +13,8 @@ from eqpot.training.output import is_finished
 from eqpot.training.progress import RunLog
 from eqpot.training.recipe import default_recipe
 from eqpot.training.recipe_file import read_recipe, recipe_text
-from eqpot.training.run import RunResult, run
+from eqpot.training.result import RunResult
+from eqpot.training.run import run
 from eqpot.verification import verify
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)

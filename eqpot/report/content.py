@@ -18,7 +18,7 @@ from eqpot.report.points import Groups, parity
 from eqpot.report.worst import elements_of, worst_frames
 from eqpot.training.recipe import Recipe
 from eqpot.training.recipe_file import recipe_text
-from eqpot.training.run import RunResult
+from eqpot.training.result import RunResult
 from eqpot.verification import Verification
 from eqpot.verification.dimers import Dimers
 from eqpot.verification.dynamics import Drift

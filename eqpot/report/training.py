@@ -8,7 +8,7 @@ from typing import Any, Final
 from eqpot.durable import write_durably
 from eqpot.report.content import FORMAT, VERSION, report_content
 from eqpot.report.page import json_text, render
-from eqpot.training.run import RunResult
+from eqpot.training.result import RunResult
 from eqpot.verification import Verification
 
 LARGEST_PAGE: Final = 4_500_000

@@ -13,15 +13,14 @@ import os
 import secrets
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 from lightning_fabric.loggers.logger import Logger
 from lightning_fabric.loggers.tensorboard import TensorBoardLogger
 from lightning_fabric.utilities.rank_zero import rank_zero_only
 
 from eqpot.durable import write_durably
-
-LoggerName = Literal["csv", "tensorboard", "wandb", "mlflow"]
+from eqpot.training.recipe import LoggerName
 
 _STEP: Final = "step"
 _REMEDIES: Final = {

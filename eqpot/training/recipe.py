@@ -9,7 +9,6 @@ from pydantic import Field, field_validator, model_validator
 from eqpot.models import settings_of
 from eqpot.training.averages import AverageSettings
 from eqpot.training.fine_tuning_section import FineTuningSection
-from eqpot.training.loggers import LoggerName
 from eqpot.training.loss import LossSettings
 from eqpot.training.memory import parse_size
 from eqpot.training.metric import MetricName
@@ -19,6 +18,8 @@ from eqpot.training.precision import PrecisionName
 from eqpot.training.schedule import ScheduleSettings
 from eqpot.training.section import Section
 from eqpot.training.stages import StageSettings, check_order
+
+LoggerName = Literal["csv", "tensorboard", "wandb", "mlflow"]
 
 _SECONDS: Final = {
     "s": 1.0, "sec": 1.0, "second": 1.0, "seconds": 1.0,

@@ -25,7 +25,7 @@ from eqpot.potential import Potential
 from eqpot.training.base_potential import BasePotential
 from eqpot.training.checkpoint import CheckpointFolder
 from eqpot.training.compiled import check_compiled
-from eqpot.training.evaluation import Evaluation, evaluate
+from eqpot.training.evaluation import evaluate
 from eqpot.training.fine_tuning import FineTuning, start_fine_tuning, trainable_parameters
 from eqpot.training.history import TrainingResult
 from eqpot.training.initialization import fresh_potential
@@ -41,6 +41,7 @@ from eqpot.training.output import (
 )
 from eqpot.training.progress import RunLog, format_duration
 from eqpot.training.recipe import Recipe, TrainingSection, parse_duration
+from eqpot.training.result import RunResult
 from eqpot.training.run_data import (
     RunData,
     audit_data,
@@ -57,28 +58,6 @@ from eqpot.training.statistics import Statistics, training_statistics
 
 _ATOMS_IN_BATCH = 80
 _TRAIN_FRAMES_EVALUATED = 2000
-
-
-@dataclass(frozen=True)
-class RunResult:
-    """What a run leaves, for the report.
-
-    Attributes
-    ----------
-    output
-        Folder.
-    metrics
-        The content of ``metrics.json``.
-    training
-        Potential and history.
-    evaluations
-        Errors by name of the set: ``train``, ``validation`` and each test file.
-    """
-
-    output: Path
-    metrics: dict[str, Any]
-    training: TrainingResult
-    evaluations: dict[str, Evaluation]
 
 
 def run(
