@@ -29,10 +29,10 @@ from eqpot.calculators.dynamics import (
     run_md,
 )
 from eqpot.calculators.dynamics.integrators import MartynaTobiasKlein, VelocityVerlet
-from eqpot.calculators.dynamics.summary import energy_drift
+from eqpot.calculators.dynamics.summary import energy_drift, summarize
 from eqpot.calculators.dynamics.system import System
 from eqpot.cli.main import app
-from eqpot.cli.md import read_structure
+from eqpot.cli.md import describe, read_structure
 from eqpot.files import save_potential
 from eqpot.units import BOLTZMANN, GPA
 from potentials import random_potential
@@ -353,6 +353,29 @@ def test_drift_is_found_in_noise() -> None:
     # that of a line through independent points: σ √12 / (√n · length)
     assert error == pytest.approx(np.sqrt(12 / 4000) / 0.04, rel=0.5)
     assert fluctuation == pytest.approx(1.0, rel=0.05)
+
+
+@pytest.mark.parametrize(
+    ("heating", "noise", "expected"),
+    # kT at 300 K is 25.85 meV, the kinetic energy 38.78 meV
+    [(0.0, 1.0, 0.0258), (5.0, 0.01, 0.129), (-5.0, 0.01, 0.129), (0.0, 8.0, 0.206)],
+)
+def test_dynamics_that_do_not_conserve_energy_are_not_called_sound(
+    heating: float, noise: float, expected: float
+) -> None:
+    times = np.arange(2000) * 5.0
+    scatter = np.random.default_rng(0).normal(0, noise, len(times))
+    energies = 4 * 1e-3 * (heating * times / times[-1] + scatter)  # of four atoms, eV
+    columns = {
+        "time_fs": times,
+        "conserved_eV": energies,
+        "temperature_K": np.full(len(times), 300.0),
+        "pressure_GPa": np.full(len(times), np.nan),
+        "volume_A3": np.full(len(times), np.nan),
+    }
+    summary = summarize(columns, MDSettings(n_steps=9995, timestep=1.0), 4, 9995, 1.0)
+    assert summary.energy_error == pytest.approx(expected, rel=0.05)
+    assert ("not sound" in describe(summary, Path("md"))) == (expected > 0.1)
 
 
 def test_the_frames_and_the_pressure_are_those_of_ase(tmp_path: Path) -> None:

@@ -16,6 +16,8 @@ from eqpot.calculators.dynamics import (
     parse_duration,
     run_md,
 )
+from eqpot.calculators.dynamics.summary import ENERGY_ERROR_BAR
+from eqpot.words import figures
 
 _PROGRAMS = {".pt": "TorchScript", ".pth": "TorchScript", ".pt2": "compiled"}
 
@@ -179,6 +181,13 @@ def describe(summary: MDSummary, output: Path) -> str:
         lines.append(
             f"conserved energy  drift {summary.drift:.3g} ± {summary.drift_error:.2g} "
             f"meV/atom/ns, fluctuation {summary.fluctuation:.3g} meV/atom"
+        )
+    error = summary.energy_error
+    if error is not None and error > ENERGY_ERROR_BAR:
+        lines.append(
+            f"not sound         {figures(100 * error, 2)} % of the kinetic energy came or went "
+            f"without cause (bar {100 * ENERGY_ERROR_BAR:.0f} %): take a shorter --timestep; if "
+            "that does not help, train on frames like those where it went wrong"
         )
     lines.append(
         f"speed             {summary.steps_per_second:.3g} steps/s, {summary.ns_per_day:.3g} ns/day"
