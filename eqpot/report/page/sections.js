@@ -1,6 +1,5 @@
 // The sections of the page, each from its part of the report to elements, or nothing.
 
-const WORDS = { good: "good", warning: "look at it", bad: "not good", unknown: "not known" };
 const SIGNS = { good: "✓", warning: "!", bad: "✕", unknown: "?" };
 const LABELS = { energy: "energy", forces: "forces", stress: "stress" };
 
@@ -58,7 +57,7 @@ function verdicts(report) {
     el("ul", { class: "checks" }, report.checks.map((check) => el("li", {},
       el("span", { class: `light ${check.status}`, "aria-hidden": "true" }, SIGNS[check.status]),
       el("span", { class: "name" }, check.name, " ",
-        el("span", { class: `word ${check.status} small` }, WORDS[check.status])),
+        el("span", { class: `word ${check.status} small` }, check.status)),
       el("span", { class: "message" }, rich(check.message))))),
     report.failure ? el("p", {}, `The potential could not be checked: ${report.failure}`) : null,
   ];
