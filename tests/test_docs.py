@@ -1,5 +1,6 @@
 """The documentation builds without a warning, and holds every key of a recipe."""
 
+import re
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -32,6 +33,14 @@ def test_documentation_builds_without_warnings(tmp_path):
     model = (tmp_path / "html" / "model.html").read_text(encoding="utf-8")
     assert "<math" in model
     assert 'src="http' not in model  # the pages need no network
+
+
+def test_files_named_in_commands_are_there():
+    for page in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))):
+        text = page.read_text(encoding="utf-8")
+        for block in re.findall(r"^```(?:bash|sh|yaml)\n(.*?)^```", text, flags=re.M | re.S):
+            for name in re.findall(r"(?<![\w./])(?:data|training|examples)/[\w./*-]+", block):
+                assert list(ROOT.glob(name)), f"{page.name}: there is no {name}"
 
 
 def test_pages_name_every_module():
