@@ -18,6 +18,7 @@ from scipy.spatial.transform import Rotation
 from typer.testing import CliRunner
 
 from eqpot.cli.audit import audit as audit_command
+from eqpot.cli.reading_options import parse_units
 from eqpot.data import Frame, LabelReport, read_frames
 from eqpot.data.audit import Audit, Finding, audit_files, audit_frames
 from eqpot.data.audit.composition import check_rank, fit_composition
@@ -37,6 +38,7 @@ from eqpot.data.audit.linear_model import LinearModel
 from eqpot.data.audit.readings import Reading, rank
 from eqpot.data.audit.refused import MOST_REFUSED, frames_and_refusals
 from eqpot.data.audit.scan import scan
+from eqpot.data.extxyz_writing import write_extxyz
 from eqpot.units import BOHR, GPA, HARTREE, KCAL_PER_MOL
 from spoiled_sets import (
     audit_spoiled,
@@ -346,6 +348,30 @@ def test_what_changes_energies_and_forces_alike_is_no_error():
     findings = audit_frames({"train": frames}).findings
     assert {"units.energy.hartree", "units.energy.rydberg"} & causes(findings, "warning")
     assert not any(cause.startswith("units.energy") for cause in causes(findings, "error"))
+
+
+@pytest.mark.parametrize("length", [1.0, BOHR])
+def test_the_remedy_for_units_mends_all_of_them(sets, tmp_path, length):
+    """A set in Hartree and Hartree/Bohr, with positions in Å or Bohr, is sound as it is told."""
+    path = tmp_path / "atomic_units.extxyz"
+    frames = [
+        replace(
+            frame,
+            energy=frame.energy / HARTREE,
+            forces=frame.forces * BOHR / HARTREE,
+            positions=frame.positions / length,
+        )
+        for frame in sets["ethanol"]["train"]
+        if not frame.is_isolated_atom
+    ]
+    write_extxyz(path, frames)
+    findings = audit_files({"train": [path]}).findings
+    remedies = {f.remedy for f in findings if f.cause.startswith("units.")}
+    assert len(remedies) == 1, remedies
+    option = remedies.pop().partition("--units ")[2].rstrip("`")
+    assert ("length" in option) == (length != 1.0)
+    mended = audit_files({"train": [path]}, units=parse_units([option]))
+    assert not causes(mended.findings, "error") | causes(mended.findings, "warning")
 
 
 def test_all_electron_energies_are_those_of_atoms():

@@ -1,7 +1,7 @@
 """Findings on units and signs, from the verdicts over all readings."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -200,22 +200,15 @@ def _seen(evidence: Evidence) -> str:
 def _explain(cause: str, reading: Reading) -> tuple[str, str]:
     if cause.startswith("units.energy"):
         unit = DECLARED[reading.energy]
-        return (
-            f"the energies seem to be in {unit}, not in eV",
-            f"declare it: `units: {{energy: {unit}, forces: {_force_unit(reading)}}}`",
-        )
+        return f"the energies seem to be in {unit}, not in eV", _declaration(reading)
     if cause.startswith("units.forces"):
-        unit = _force_unit(reading)
         return (
-            f"the forces seem to be in {unit}, not in eV/Å",
-            f"declare it: `units: {{forces: {unit}}}`",
+            f"the forces seem to be in {_force_unit(reading)}, not in eV/Å",
+            _declaration(reading),
         )
     if cause.startswith("units.positions"):
         unit = DECLARED[reading.length]
-        return (
-            f"the positions seem to be in {unit}, not in Å",
-            f"declare it: `units: {{length: {unit}, forces: {_force_unit(reading)}}}`",
-        )
+        return f"the positions seem to be in {unit}, not in Å", _declaration(reading)
     if cause == "energy.per_atom":
         return (
             "the energies seem to be per atom, not of the whole structure",
@@ -227,6 +220,19 @@ def _explain(cause: str, reading: Reading) -> tuple[str, str]:
         "the forces seem to have the wrong sign: gradients, not forces",
         "turn the sign: forces are -∂E/∂r",
     )
+
+
+def _declaration(reading: Reading) -> str:
+    """Return how to declare all units of a reading that are not eV and Å."""
+    declared = {"energy": DECLARED[reading.energy], "length": DECLARED[reading.length]}
+    declared = {name: unit for name, unit in declared.items() if unit not in ("eV", "Angstrom")}
+    return _declare(declared | {"forces": _force_unit(reading)})
+
+
+def _declare(declared: Mapping[str, str]) -> str:
+    recipe = ", ".join(f"{quantity}: {unit}" for quantity, unit in declared.items())
+    option = ",".join(f"{quantity}={unit}" for quantity, unit in declared.items())
+    return f"declare it: in a recipe `units: {{{recipe}}}`, in commands `--units {option}`"
 
 
 def _force_unit(reading: Reading) -> str:
@@ -287,7 +293,7 @@ def _stress(scan: Scan, verdict: StressVerdict | None, suspected: Sequence[str])
         else:
             unit = _STRESS_UNITS[verdict.unit]
             message = f"the stress seems to be in {unit}, not in eV/Å³"
-            remedy = f"declare it: `units: {{stress: {unit}}}`"
+            remedy = _declare({"stress": unit})
         check = "signs" if cause.startswith("sign") else "stress"
         findings.append(
             Finding(
