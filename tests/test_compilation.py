@@ -175,10 +175,18 @@ def test_a_missing_compiler_is_told(monkeypatch, tmp_path):
 @pytest.mark.slow
 @needs_compiler
 @pytest.mark.parametrize(
-    ("preset", "n_threads"), [("small", 1), ("medium", 2), ("large", 1)], indirect=["n_threads"]
+    ("preset", "changes", "n_threads"),
+    [
+        ("small", {}, 1),
+        ("medium", {}, 2),
+        ("large", {}, 1),
+        ("small", {"l_hidden": 2, "l_along": 2}, 1),
+    ],
+    indirect=["n_threads"],
 )
-def test_compiled_code_obeys_the_laws_in_float64(preset, n_threads):
-    potential = random_potential(repulsion=True, **PRESETS[preset].as_dict())
+def test_compiled_code_obeys_the_laws_in_float64(preset, changes, n_threads):
+    settings = PRESETS[preset].as_dict() | changes
+    potential = random_potential(repulsion=True, **settings)
     compiled = compile_potential(potential)
     assert_agrees(compiled, potential, 1e-12)
     check_laws(compiled)

@@ -32,6 +32,7 @@ from eqpot.training.run import run
 from potentials import ELEMENTS, frame_of, graph_of, random_potential
 
 R_MAX = 4.0
+FIELDS = {"l_hidden": 2, "l_along": 1}
 LABELS = (keys.ENERGY, keys.FORCES, keys.STRESS)
 SHIFTS = {1: 0.3, 6: -1.7, 7: 0.9, 8: 2.5, 14: -0.4, 16: 1.1, 29: -3.0}
 
@@ -39,14 +40,14 @@ SHIFTS = {1: 0.3, 6: -1.7, 7: 0.9, 8: 2.5, 14: -0.4, 16: 1.1, 29: -3.0}
 @pytest.fixture(scope="module")
 def potential():
     """Return a potential with random weights in float64, with repulsion."""
-    return random_potential(repulsion=True, seed=3)
+    return random_potential(repulsion=True, seed=3, **FIELDS)
 
 
 @pytest.fixture(scope="module")
 def base_file(potential, tmp_path_factory):
     """Return its file; the raw weights are others."""
     path = tmp_path_factory.mktemp("base") / "base.eqpot"
-    raw = random_potential(repulsion=True, seed=4)
+    raw = random_potential(repulsion=True, seed=4, **FIELDS)
     save_potential(path, potential, raw_weights=raw, provenance={"data_sha256": {"old.xyz": "ab"}})
     return path
 
@@ -261,7 +262,7 @@ def test_a_preset_leaves_the_channels_of_elements_to_the_base(potential, tmp_pat
     """A new element shares the channels of the known ones, which no preset says."""
     extended, _ = with_elements(potential, [9])
     save_potential(tmp_path / "extended.eqpot", extended)
-    sizes = {"preset": "small", "n_features": 8, "r_max": R_MAX, "repulsion": True}
+    sizes = {"preset": "small", "n_features": 8, "r_max": R_MAX, "repulsion": True} | FIELDS
     recipe = recipe_of(tmp_path / "extended.eqpot", model=sizes)
     filled = recipe_with_base(recipe, read_base_potential(recipe.fine_tuning))
     assert filled.model.n_element_channels == len(ELEMENTS)

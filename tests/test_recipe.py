@@ -168,6 +168,10 @@ def test_impossible_model(refusal):
     assert refusal(LEAST + "model:\n  l_along: 2\n") == [
         "line 4: `model`: `l_along` must not be above `l_hidden` (1), got 2"
     ]
+    assert refusal(LEAST + "model:\n  n_layers: 1\n  l_along: 1\n") == [
+        "line 4: `model`: `l_along` acts in layers after the first; with `n_layers` 1 it must be "
+        "0, got 1"
+    ]
 
 
 def test_two_lengths(refusal):

@@ -65,6 +65,11 @@ class GauntSettings:
             value, limit = getattr(self, name), getattr(self, most)
             if value > limit:
                 raise ValueError(f"`{name}` must not be above `{most}` ({limit}), got {value}")
+        if self.l_along > 0 and self.n_layers == 1:
+            raise ValueError(
+                f"`l_along` acts in layers after the first; with `n_layers` 1 it must be 0, got "
+                f"{self.l_along}"
+            )
 
     def as_dict(self) -> dict[str, int]:
         """Return the settings by name, as written to files."""
