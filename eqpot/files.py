@@ -22,8 +22,8 @@ UNITS: Final = {
     "stress": "eV/Å³, positive in tension",
 }
 
-_KIND: Final = SealedKind("eqpot-potential", 3, "potential", "fetch the file again")
-_SINCE: Final = {"envelope_power": 2, "l_along": 3}
+_KIND: Final = SealedKind("eqpot-potential", 4, "potential", "fetch the file again")
+_SINCE: Final = {"envelope_power": 2, "l_along": 3, "final_gate": 4}
 """Settings that files of earlier versions lack; there the defaults of :class:`_Settings` hold."""
 _DTYPES: Final = {"float32": torch.float32, "float64": torch.float64}
 
@@ -44,6 +44,7 @@ class _Settings(_Strict):
     correlation: int = Field(ge=1, le=8)
     n_element_channels: int = Field(ge=0, le=256)
     envelope_power: int = Field(default=6, ge=2, le=12)
+    final_gate: bool = True
 
 
 class _Model(_Strict):

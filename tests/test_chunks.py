@@ -26,7 +26,12 @@ def crystal():
 @pytest.mark.parametrize("edge_budget", [1, 60, 200])
 @pytest.mark.parametrize(
     "changes",
-    [{}, {"n_layers": 3, "l_hidden": 2, "l_along": 1}, {"n_layers": 1}, {"l_hidden": 0}],
+    [
+        {},
+        {"n_layers": 3, "l_hidden": 2, "l_along": 1},
+        {"n_layers": 1, "final_gate": False},
+        {"l_hidden": 0},
+    ],
 )
 def test_chunks_equal_the_whole(changes, edge_budget, crystal):
     potential = random_potential(repulsion=True, **changes)

@@ -180,7 +180,7 @@ def test_a_missing_compiler_is_told(monkeypatch, tmp_path):
         ("small", {}, 1),
         ("medium", {}, 2),
         ("large", {}, 1),
-        ("small", {"l_hidden": 2, "l_along": 2}, 1),
+        ("small", {"l_hidden": 2, "l_along": 2, "final_gate": False}, 1),
     ],
     indirect=["n_threads"],
 )

@@ -55,7 +55,7 @@ def assert_alike(potential, compiled, graphs, tolerance):
         ("medium", {"repulsion": True}),
         ("small", {"n_radial": 24, "n_layers": 3}),  # two times 24 and 47 are sizes of tracing
         ("small", {"n_features": 47, "l_hidden": 0}),
-        ("small", {"l_hidden": 2, "l_along": 1}),
+        ("small", {"l_hidden": 2, "l_along": 1, "final_gate": False}),
         ("medium", {"l_hidden": 2, "l_along": 2}),
     ],
 )

@@ -29,7 +29,12 @@ def largest_differences(found, expected):
 
 
 @pytest.mark.parametrize(
-    "changes", [{}, {"n_layers": 3, "l_hidden": 2, "l_along": 2}, {"n_element_channels": 2}]
+    "changes",
+    [
+        {},
+        {"n_layers": 3, "l_hidden": 2, "l_along": 2},
+        {"n_element_channels": 2, "final_gate": False},
+    ],
 )
 def test_the_same_to_rounding_in_float64(changes, alloy):
     potential = random_potential(**changes)

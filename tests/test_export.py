@@ -60,7 +60,7 @@ def test_program_agrees_on_changing_sizes(native, tmp_path, dtype, tolerance):
     [
         {"l_max": 0, "l_hidden": 0, "n_layers": 1, "correlation": 1},
         {"l_hidden": 0, "n_element_channels": 3, "n_senders": 1},
-        {"l_hidden": 2, "l_along": 1, "n_senders": 1},
+        {"l_hidden": 2, "l_along": 1, "n_senders": 1, "final_gate": False},
     ],
 )
 def test_extreme_settings_go_through_files_and_programs(changes, tmp_path):

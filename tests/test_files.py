@@ -170,8 +170,8 @@ def rewritten(path, change):
 
 def test_later_format_is_refused_by_version(written, tmp_path):
     path = tmp_path / "later.eqpot"
-    path.write_bytes(rewritten(written[0], lambda d: d.update(format_version=4, new_field=1)))
-    with pytest.raises(ValueError, match=r"format version 4, .* reads up to 3; install a later"):
+    path.write_bytes(rewritten(written[0], lambda d: d.update(format_version=5, new_field=1)))
+    with pytest.raises(ValueError, match=r"format version 5, .* reads up to 4; install a later"):
         read_header(path)
 
 
@@ -185,6 +185,8 @@ def test_later_format_is_refused_by_version(written, tmp_path):
         (lambda d: d["model"]["settings"].update(l_along=2), "`l_along` must not be above"),
         (lambda d: d["model"]["settings"].pop("l_along"), r"settings\.l_along` is missing"),
         (lambda d: d["model"]["settings"].pop("envelope_power"), r"envelope_power` is missing"),
+        (lambda d: d["model"]["settings"].pop("final_gate"), r"final_gate` is missing"),
+        (lambda d: d["model"]["settings"].update(final_gate=False), "do not fit"),
         (lambda d: d.update(surprise=1), "surprise"),
         (lambda d: d.pop("r_max"), "r_max"),
         (lambda d: d.update(r_max=-1.0), "r_max"),
@@ -213,7 +215,7 @@ def save_as_version(version, tmp_path, **changes):
 
     def change(document):
         document["format_version"] = version
-        for name, since in (("envelope_power", 2), ("l_along", 3)):
+        for name, since in (("envelope_power", 2), ("l_along", 3), ("final_gate", 4)):
             if version < since:
                 del document["model"]["settings"][name]
 
@@ -240,6 +242,14 @@ def test_version_2_has_no_fields_along_edges_and_means_0(tmp_path):
     graph = graph_of(molecule("CH3CH2OH"), without.r_max)
     assert torch.equal(without(graph)["energy"], expected(graph)["energy"])
     assert not torch.allclose(with_fields(graph)["energy"], without(graph)["energy"], rtol=1e-9)
+
+
+def test_version_3_says_nothing_of_the_gate_and_has_it(tmp_path):
+    gated, earlier = (load_potential(p, dtype="float64") for p in save_as_version(3, tmp_path))
+    graph = graph_of(molecule("CH3CH2OH"), gated.r_max)
+    assert torch.equal(gated(graph)["energy"], earlier(graph)["energy"])
+    with pytest.raises(ValueError, match=r"do not fit the model.*readouts\.0\.linear"):
+        load_potential(save_as_version(3, tmp_path, final_gate=False)[1])
 
 
 def test_missing_file_and_folder(tmp_path):

@@ -32,7 +32,7 @@ from eqpot.training.run import run
 from potentials import ELEMENTS, frame_of, graph_of, random_potential
 
 R_MAX = 4.0
-FIELDS = {"l_hidden": 2, "l_along": 1}
+FIELDS = {"l_hidden": 2, "l_along": 1, "final_gate": False}
 LABELS = (keys.ENERGY, keys.FORCES, keys.STRESS)
 SHIFTS = {1: 0.3, 6: -1.7, 7: 0.9, 8: 2.5, 14: -0.4, 16: 1.1, 29: -3.0}
 
@@ -444,7 +444,8 @@ def test_a_run_tells_where_it_started(generations, base_file):
     assert record["file_sha256"] == header["file_sha256"]
     assert max(record["step0_max_differences"].values()) < 1e-12
     assert record["step0_errors"]["forces"]["n"] > 0
-    assert record["n_weights_that_learn"] == 8 + 8 * 16 + 16 + 16
+    hidden = 8 * 16 + 16 + 16
+    assert record["n_weights_that_learn"] == 8 + hidden + 8  # a linear readout of each layer
     assert first.metrics["fine_tuning"]["n_replay_frames"] > 0
     provenance = read_header(second.output / "potential.eqpot")["provenance"]
     parent = provenance["fine_tuning"]["provenance"]

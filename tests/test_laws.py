@@ -19,7 +19,9 @@ ORDINARY = ordinary_set()
 def potential(request):
     return {
         "plain": lambda: random_potential(),
-        "repulsion": lambda: random_potential(repulsion=True, l_hidden=2, l_along=2),
+        "repulsion": lambda: random_potential(
+            repulsion=True, l_hidden=2, l_along=2, final_gate=False
+        ),
         "deep": lambda: random_potential(
             n_layers=3, l_hidden=2, l_along=1, l_max=2, correlation=4, envelope_power=3
         ),

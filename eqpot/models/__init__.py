@@ -4,7 +4,9 @@ Beside them their layers and hyper-parameters, and what computes a model in anot
 :mod:`eqpot.models.chunks`, :mod:`eqpot.models.deployment`.
 """
 
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 from torch import nn
 
@@ -15,7 +17,7 @@ KINDS = ("gaunt",)
 """Names of the families, as a recipe writes them under ``model.kind``."""
 
 
-def settings_of(kind: str, preset: str, changes: dict[str, int] | None = None) -> GauntSettings:
+def settings_of(kind: str, preset: str, changes: Mapping[str, Any] | None = None) -> GauntSettings:
     """Return the hyper-parameters of a preset with some of them changed.
 
     Parameters

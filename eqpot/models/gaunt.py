@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from eqpot import keys
 from eqpot.models.interactions import (
     N_ELEMENT_CHANNELS,
-    N_READOUT,
     FirstInteraction,
     GauntLayer,
     Interaction,
@@ -76,18 +75,17 @@ class GauntModel(nn.Module):
         self.l_max = settings.l_max
         n_features, n_later = settings.n_features, settings.n_layers - 1
         self.embedding = nn.Parameter(torch.randn(n_species, n_features))
-        l_outs = [settings.l_hidden] * n_later + [0]
-        n_hidden = [0] * n_later + [N_READOUT]
         surroundings = (settings, n_species, r_max, avg_num_neighbors)
-        self.first = FirstInteraction(*surroundings, l_outs[0])
-        self.later = nn.ModuleList(Interaction(*surroundings, l_out) for l_out in l_outs[1:])
+        is_last = [layer == n_later for layer in range(n_later + 1)]
+        self.first = FirstInteraction(*surroundings, is_last[0])
+        self.later = nn.ModuleList(Interaction(*surroundings, last) for last in is_last[1:])
         self.senders = nn.ModuleList(
             DegreeLinear(settings.l_hidden, n_features, settings.n_senders) for _ in self.later
         )
         self.first_skip = Skip(n_features, n_species)
         self.skips = nn.ModuleList(Skip(n_features, n_species) for _ in self.later)
-        self.first_readout = Readout(n_features, n_hidden[0])
-        self.readouts = nn.ModuleList(Readout(n_features, n) for n in n_hidden[1:])
+        self.first_readout = Readout(settings, is_last[0])
+        self.readouts = nn.ModuleList(Readout(settings, last) for last in is_last[1:])
         self.register_buffer("isolated", None, persistent=False)
 
     @torch.jit.unused

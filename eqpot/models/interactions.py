@@ -85,8 +85,8 @@ class GauntLayer(nn.Module):
         Number of elements.
     n_density
         Channels of the density.
-    l_out
-        Highest degree of the new field.
+    is_last
+        Whether the new field is read out alone: of l = 0, and gated if the settings say so.
 
     References
     ----------
@@ -94,9 +94,12 @@ class GauntLayer(nn.Module):
     :class:`eqpot.so3.SphereProduct`.
     """
 
-    def __init__(self, settings: GauntSettings, n_species: int, n_density: int, l_out: int) -> None:
+    def __init__(
+        self, settings: GauntSettings, n_species: int, n_density: int, is_last: bool
+    ) -> None:
         super().__init__()
         n_features, l_max, correlation = settings.n_features, settings.l_max, settings.correlation
+        l_out = 0 if is_last else settings.l_hidden
         self.n_out = (l_out + 1) ** 2
         self.normalization = correlation**-0.5
         self.mix = Projection(l_out, n_density, n_features)
@@ -113,7 +116,8 @@ class GauntLayer(nn.Module):
             for order in range(2, correlation + 1)
         )
         self.order_weights = nn.Parameter(1 + 0.1 * torch.randn(correlation, n_species, n_features))
-        self.gate = Gate(l_out, n_features)
+        gated = settings.final_gate or not is_last
+        self.gate = Gate(l_out, n_features) if gated else None
 
     def forward(self, density: Tensor, kept: Tensor, species: Tensor) -> Tensor:
         """Return the new field of each atom, shape ((l_out + 1)², n, c).
@@ -135,7 +139,9 @@ class GauntLayer(nn.Module):
             product, part = step(product, density, weights[order])
             message = message + part
             order += 1
-        field = self.gate(message * self.normalization)
+        field = message * self.normalization
+        if self.gate is not None:
+            field = self.gate(field)
         return torch.cat([(field[0] + kept)[None], field[1:]])
 
 
@@ -162,36 +168,43 @@ class Skip(nn.Module):
 
 
 class Readout(nn.Module):
-    """Energy of an atom from its scalars: linear, or one hidden layer; no bias.
+    """Energy of an atom from its scalars: linear, in the last layer by a hidden layer; no bias.
 
     Parameters
     ----------
-    n_features
-        Channels.
-    n_hidden
-        Width of the hidden layer, 0 for a linear readout.
+    settings
+        Hyper-parameters.
+    is_last
+        Whether it reads the last layer. If that has no gate, a linear readout is added.
     """
 
-    def __init__(self, n_features: int, n_hidden: int) -> None:
+    def __init__(self, settings: GauntSettings, is_last: bool) -> None:
         super().__init__()
-        if n_hidden == 0:
+        n_features = settings.n_features
+        self.linear: nn.Linear | None = None
+        if not is_last:
             self.network = nn.Sequential(nn.Linear(n_features, 1, bias=False))
-        else:
-            self.network = nn.Sequential(
-                nn.Linear(n_features, n_hidden), nn.SiLU(), nn.Linear(n_hidden, 1, bias=False)
-            )
+            return
+        self.network = nn.Sequential(
+            nn.Linear(n_features, N_READOUT), nn.SiLU(), nn.Linear(N_READOUT, 1, bias=False)
+        )
+        if not settings.final_gate:
+            self.linear = nn.Linear(n_features, 1, bias=False)
 
     @torch.no_grad()
     @torch.jit.unused
     def scale_energies(self, factor: float) -> None:
         """Multiply the energies by a factor, in the weights."""
-        last = self.network[-1]
-        assert isinstance(last, nn.Linear)
-        last.weight.mul_(factor)
+        for last in (self.network[-1], self.linear):
+            if last is not None:
+                assert isinstance(last, nn.Linear)
+                last.weight.mul_(factor)
 
     def forward(self, scalars: Tensor) -> Tensor:
         """Return energies, shape (n,), from scalars of shape (n, c)."""
         energies: Tensor = self.network(scalars)
+        if self.linear is not None:
+            energies = energies + self.linear(scalars)
         return energies[:, 0]
 
 
@@ -206,8 +219,8 @@ class FirstInteraction(nn.Module):
         Number of elements.
     r_max, avg_num_neighbors
         As for :class:`eqpot.models.gaunt.GauntModel`.
-    l_out
-        Highest degree of the new field.
+    is_last
+        As for :class:`GauntLayer`.
 
     References
     ----------
@@ -220,7 +233,7 @@ class FirstInteraction(nn.Module):
         n_species: int,
         r_max: float,
         avg_num_neighbors: float,
-        l_out: int,
+        is_last: bool,
     ) -> None:
         super().__init__()
         self.normalization: float = avg_num_neighbors**-0.5
@@ -231,7 +244,7 @@ class FirstInteraction(nn.Module):
         )
         self.elements = nn.Parameter(elements, requires_grad=not one_hot)
         self.radial = RadialNetwork(r_max, settings.n_radial, settings.envelope_power)
-        self.layer = GauntLayer(settings, n_species, n_channels * settings.n_radial, l_out)
+        self.layer = GauntLayer(settings, n_species, n_channels * settings.n_radial, is_last)
 
     @torch.no_grad()
     @torch.jit.unused
@@ -274,7 +287,7 @@ class Interaction(nn.Module):
 
     Parameters
     ----------
-    settings, n_species, r_max, avg_num_neighbors, l_out
+    settings, n_species, r_max, avg_num_neighbors, is_last
         As for :class:`FirstInteraction`.
     """
 
@@ -284,7 +297,7 @@ class Interaction(nn.Module):
         n_species: int,
         r_max: float,
         avg_num_neighbors: float,
-        l_out: int,
+        is_last: bool,
     ) -> None:
         super().__init__()
         n_radial, n_senders = settings.n_radial, settings.n_senders
@@ -296,7 +309,7 @@ class Interaction(nn.Module):
             self.average = FieldAverage(settings.l_hidden, n_radial, n_senders, avg_num_neighbors)
         n_functions = n_radial if self.average is None else 2 * n_radial
         self.radial = RadialNetwork(r_max, n_functions, settings.envelope_power)
-        self.layer = GauntLayer(settings, n_species, n_senders, l_out)
+        self.layer = GauntLayer(settings, n_species, n_senders, is_last)
 
     def forward(
         self,

@@ -32,6 +32,10 @@ class GauntSettings:
     envelope_power
         Exponent of :func:`eqpot.nn.radial.polynomial_envelope`: the lower, the less weight distant
         neighbours have until the training says otherwise.
+    final_gate
+        Whether the last layer ends with a gate, and a hidden layer alone makes energies of it.
+        Without a gate a linear readout is added to the hidden layer, so that energies are not flat
+        where a gate is.
     """
 
     n_features: int = 64
@@ -44,6 +48,7 @@ class GauntSettings:
     correlation: int = 3
     n_element_channels: int = 0
     envelope_power: int = 6
+    final_gate: bool = True
 
     def __post_init__(self) -> None:
         for name, least in (
@@ -71,7 +76,7 @@ class GauntSettings:
                 f"{self.l_along}"
             )
 
-    def as_dict(self) -> dict[str, int]:
+    def as_dict(self) -> dict[str, int | bool]:
         """Return the settings by name, as written to files."""
         return asdict(self)
 
