@@ -27,5 +27,7 @@ def export(
         raise ValueError(
             f"`output` must end in .pt (TorchScript) or .pt2 (machine code), got {output.name!r}"
         )
+    if output.suffix == ".pt2":
+        typer.echo("compiling: a minute or two, without a sign of life", err=True)
     _WRITERS[output.suffix](potential, output, dtype)
     typer.echo(f"written: {output}")
