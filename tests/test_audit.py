@@ -10,9 +10,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import ase.io
 import numpy as np
 import pytest
 import typer
+from ase import Atoms
 from ase.build import bulk
 from scipy.spatial.transform import Rotation
 from typer.testing import CliRunner
@@ -38,7 +40,6 @@ from eqpot.data.audit.linear_model import LinearModel
 from eqpot.data.audit.readings import Reading, rank
 from eqpot.data.audit.refused import MOST_REFUSED, frames_and_refusals
 from eqpot.data.audit.scan import scan
-from eqpot.data.extxyz_writing import write_extxyz
 from eqpot.units import BOHR, GPA, HARTREE, KCAL_PER_MOL
 from spoiled_sets import (
     audit_spoiled,
@@ -350,28 +351,46 @@ def test_what_changes_energies_and_forces_alike_is_no_error():
     assert not any(cause.startswith("units.energy") for cause in causes(findings, "error"))
 
 
-@pytest.mark.parametrize("length", [1.0, BOHR])
-def test_the_remedy_for_units_mends_all_of_them(sets, tmp_path, length):
-    """A set in Hartree and Hartree/Bohr, with positions in Å or Bohr, is sound as it is told."""
+@pytest.mark.parametrize(
+    ("name", "length", "stress"),
+    [
+        ("ethanol", 1.0, None),
+        ("ethanol", BOHR, None),
+        ("silicon", 1.0, "Hartree/Bohr³"),
+        ("silicon", BOHR, "Hartree/Bohr³"),
+        ("silicon", 1.0, "eV/Å³"),
+        ("silicon", BOHR, "eV/Å³"),
+        ("silicon", 1.0, "virial"),
+    ],
+)
+def test_the_remedy_for_units_mends_all_of_them(sets, tmp_path, name, length, stress):
+    """A set in Hartree and Hartree/Bohr, with lengths in Å or Bohr, is as it was when told so."""
     path = tmp_path / "atomic_units.extxyz"
-    frames = [
-        replace(
-            frame,
-            energy=frame.energy / HARTREE,
-            forces=frame.forces * BOHR / HARTREE,
-            positions=frame.positions / length,
-        )
-        for frame in sets["ethanol"]["train"]
-        if not frame.is_isolated_atom
-    ]
-    write_extxyz(path, frames)
+    frames = [frame for frame in sets[name]["train"] if not frame.is_isolated_atom]
+    images = []
+    for frame in frames:
+        atoms = Atoms(frame.atomic_numbers, frame.positions / length, pbc=frame.pbc)
+        atoms.info["energy"] = frame.energy / HARTREE
+        atoms.arrays["forces"] = frame.forces * BOHR / HARTREE
+        if stress:
+            atoms.cell = frame.cell / length
+            unit = 1.0 if stress == "eV/Å³" else HARTREE / BOHR**3
+            atoms.info["stress"] = frame.stress / unit
+        if stress == "virial":
+            del atoms.info["stress"]
+            atoms.info["virial"] = -frame.stress * abs(np.linalg.det(frame.cell))  # eV
+        images.append(atoms)
+    ase.io.write(path, images)
     findings = audit_files({"train": [path]}).findings
     remedies = {f.remedy for f in findings if f.cause.startswith("units.")}
     assert len(remedies) == 1, remedies
-    option = remedies.pop().partition("--units ")[2].rstrip("`")
+    option = remedies.pop().partition("--units ")[2].partition("`")[0]
     assert ("length" in option) == (length != 1.0)
-    mended = audit_files({"train": [path]}, units=parse_units([option]))
-    assert not causes(mended.findings, "error") | causes(mended.findings, "warning")
+    mended = read_frames(path, units=parse_units([option])).frames
+    for known, read in zip(frames, mended, strict=True):
+        for label in ("energy", "positions", "forces") + (("stress",) if stress else ()):
+            expected = getattr(known, label)
+            assert getattr(read, label) == pytest.approx(expected, rel=1e-6, abs=1e-5)
 
 
 def test_all_electron_energies_are_those_of_atoms():

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
+from eqpot import keys
 from eqpot.data.audit.composition import check_rank, fit_composition
 from eqpot.data.audit.distances import check_distances
 from eqpot.data.audit.duplicates import check_duplicates
@@ -64,12 +65,15 @@ def audit_frames(
         scans[name] = scanned
         fit = fit_forces(scanned.sampled)
         composition = fit_composition(scanned)
-        findings += check_labels(scanned, (reports or {}).get(name))
+        report = (reports or {}).get(name)
+        findings += check_labels(scanned, report)
         findings += check_distances(scanned, frames)
         of_forces = check_forces(scanned, frames, fit)
         findings += of_forces
         garbled = any(finding.severity == "error" for finding in of_forces)
-        found, scales = check_scales(scanned, fit, forces_garbled=garbled)
+        found, scales = check_scales(
+            scanned, fit, forces_garbled=garbled, from_virial=_has_virial(report)
+        )
         findings += found
         findings += check_rank(scanned, composition)
         findings += check_outliers(scanned, frames, composition)
@@ -91,3 +95,8 @@ def audit_frames(
     findings += check_duplicates(sets, scans)
     findings.sort(key=lambda finding: SEVERITIES.index(finding.severity))
     return Audit(findings, tables)
+
+
+def _has_virial(report: LabelReport | None) -> bool:
+    names = {} if report is None else report.names[keys.STRESS]
+    return any("virial" in name.lower() for name in names)

@@ -1,17 +1,18 @@
 """Findings on units and signs, from the verdicts over all readings."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from eqpot import keys
 from eqpot.data.audit.displacements import Pairs, pair_up
 from eqpot.data.audit.evidence import Evidence, gather
 from eqpot.data.audit.findings import Finding, Severity, named
 from eqpot.data.audit.fitted import AS_READ, Fit
 from eqpot.data.audit.readings import DECLARED, Reading, rank
 from eqpot.data.audit.scan import Scan
-from eqpot.data.audit.stress import StressVerdict, asymmetric, judge_stress
+from eqpot.data.audit.stress import VIRIAL, StressVerdict, asymmetric, judge_stress
 from eqpot.data.audit.unrelated import (
     check_ratio,
     check_unchecked,
@@ -29,6 +30,7 @@ _SLACK: Final = 1.0
 _MOST_SAID: Final = 6.0
 """What the stress can say for or against a reading of the other labels, in e-foldings."""
 _STRESS_UNITS: Final = {
+    "ev_per_angstrom3": "eV/Angstrom^3",
     "gpa": "GPa",
     "kbar": "kbar",
     "mpa": "MPa",
@@ -37,10 +39,17 @@ _STRESS_UNITS: Final = {
     "rydberg_per_bohr3": "Rydberg/Bohr^3",
     "kcal_per_mol_per_angstrom3": "kcal/mol/Angstrom^3",
 }
+_VIRIAL_UNITS: Final = {
+    "ev_per_angstrom3": "eV",
+    "hartree_per_bohr3": "Hartree",
+    "rydberg_per_bohr3": "Rydberg",
+    "kcal_per_mol_per_angstrom3": "kcal/mol",
+}
+"""Of the virial that a stress in some unit was made of."""
 
 
 def check_scales(
-    scan: Scan, fit: Fit | None, *, forces_garbled: bool = False
+    scan: Scan, fit: Fit | None, *, forces_garbled: bool = False, from_virial: bool = False
 ) -> tuple[list[Finding], dict[str, object]]:
     """Return findings on units and signs of one set, and the evidence for the tables.
 
@@ -53,6 +62,8 @@ def check_scales(
     forces_garbled
         Whether the forces are known to be zeroed or in a wrong order. Nothing can then be measured
         by them.
+    from_virial
+        Whether the stress was made of a virial, whose unit is declared as such.
     """
     unrelated: list[Finding] = []
     if not forces_garbled:
@@ -63,7 +74,8 @@ def check_scales(
         fit, pairs = None, pair_up([])
     evidence = gather(scan.sampled, pairs, fit, scan.nearest[scan.n_atoms > 2])
     verdict, stress = _judge(evidence, pairs, fit)
-    findings = _units(scan, verdict, evidence)
+    declaration = _declaration(scan, verdict, stress, from_virial)
+    findings = _units(scan, verdict, evidence, declaration)
     suspected = [finding.cause for finding in findings]
     findings += unrelated
     if not suspected:
@@ -72,7 +84,7 @@ def check_scales(
     if not findings:
         findings += _stiffness(scan, evidence)
     judged = bool(findings)
-    findings += _stress(scan, stress, suspected if evidence.is_consistent else [])
+    findings += _stress(scan, stress, suspected if evidence.is_consistent else [], declaration)
     skew = asymmetric(scan.sampled)
     if skew:
         findings.append(
@@ -100,10 +112,14 @@ def check_scales(
 
 @dataclass(frozen=True)
 class _Verdict:
-    """The best reading, how much better it is than eV and Å in e-foldings of odds, its rivals."""
+    """The best reading, how much better it is than eV and Å in e-foldings of odds, its rivals.
+
+    ``stress`` is the verdict on the stress if that reading is right.
+    """
 
     reading: Reading
     advantage: float
+    stress: StressVerdict | None
     others: tuple[str, ...] = ()
 
 
@@ -136,6 +152,7 @@ def _judge(
     joint = [(odds + said(stress), reading, stress) for odds, reading, stress in ranked]
     as_read = own + said(plain_stress)
     total, reading, stress = max(joint, key=lambda entry: entry[0])
+    under_reading = stress
     if evidence.is_consistent or (reading.causes() and total - as_read < WARNING):
         stress = plain_stress
     rivals = {
@@ -143,14 +160,14 @@ def _judge(
         for odds, other, _ in joint
         if other.causes() and other != reading and odds > total - _RIVAL
     }
-    return _Verdict(reading, total - as_read, tuple(sorted(rivals))), stress
+    return _Verdict(reading, total - as_read, under_reading, tuple(sorted(rivals))), stress
 
 
 def _changes_energy(reading: Reading) -> bool:
     return reading.energy != "ev" or reading.per_atom or reading.energy_sign < 0
 
 
-def _units(scan: Scan, verdict: _Verdict, evidence: Evidence) -> list[Finding]:
+def _units(scan: Scan, verdict: _Verdict, evidence: Evidence, declaration: str) -> list[Finding]:
     if verdict.advantage < WARNING:
         return []
     reading = verdict.reading
@@ -162,7 +179,7 @@ def _units(scan: Scan, verdict: _Verdict, evidence: Evidence) -> list[Finding]:
         seen += "; nearly as likely: " + ", or ".join(verdict.others)
     findings = []
     for cause in reading.causes():
-        message, remedy = _explain(cause, reading)
+        message, remedy = _explain(cause, reading, declaration)
         check = "signs" if cause.startswith("sign") else "units"
         findings.append(
             Finding(
@@ -197,18 +214,15 @@ def _seen(evidence: Evidence) -> str:
     return "; ".join(parts)
 
 
-def _explain(cause: str, reading: Reading) -> tuple[str, str]:
+def _explain(cause: str, reading: Reading, declaration: str) -> tuple[str, str]:
     if cause.startswith("units.energy"):
         unit = DECLARED[reading.energy]
-        return f"the energies seem to be in {unit}, not in eV", _declaration(reading)
+        return f"the energies seem to be in {unit}, not in eV", declaration
     if cause.startswith("units.forces"):
-        return (
-            f"the forces seem to be in {_force_unit(reading)}, not in eV/Å",
-            _declaration(reading),
-        )
+        return f"the forces seem to be in {_force_unit(reading)}, not in eV/Å", declaration
     if cause.startswith("units.positions"):
         unit = DECLARED[reading.length]
-        return f"the positions seem to be in {unit}, not in Å", _declaration(reading)
+        return f"the positions seem to be in {unit}, not in Å", declaration
     if cause == "energy.per_atom":
         return (
             "the energies seem to be per atom, not of the whole structure",
@@ -222,17 +236,36 @@ def _explain(cause: str, reading: Reading) -> tuple[str, str]:
     )
 
 
-def _declaration(reading: Reading) -> str:
-    """Return how to declare all units of a reading that are not eV and Å."""
-    declared = {"energy": DECLARED[reading.energy], "length": DECLARED[reading.length]}
-    declared = {name: unit for name, unit in declared.items() if unit not in ("eV", "Angstrom")}
-    return _declare(declared | {"forces": _force_unit(reading)})
+def _declaration(
+    scan: Scan, verdict: _Verdict, stress: StressVerdict | None, from_virial: bool
+) -> str:
+    """Return how to declare the units of all labels at once.
 
-
-def _declare(declared: Mapping[str, str]) -> str:
+    Those that are not declared follow energy and length, so a part of them would spoil the rest.
+    """
+    declared: dict[str, str] = {}
+    if verdict.advantage >= WARNING:
+        reading, stress = verdict.reading, verdict.stress
+        if reading.energy != "ev":
+            declared["energy"] = DECLARED[reading.energy]
+        if reading.length != "angstrom":
+            declared["length"] = DECLARED[reading.length]
+        declared["forces"] = _force_unit(reading)
+    open_question = ""
+    if scan.counts.present[keys.STRESS] and stress is None:
+        open_question = "; what unit the stress has could not be told: declare it too"
+    elif stress is not None:
+        unit = stress.unit if stress.advantage >= WARNING else "ev_per_angstrom3"
+        if unit == VIRIAL or (from_virial and unit in _VIRIAL_UNITS):
+            declared["virial"] = _VIRIAL_UNITS.get(unit, "eV")
+        else:
+            declared["stress"] = _STRESS_UNITS[unit]
     recipe = ", ".join(f"{quantity}: {unit}" for quantity, unit in declared.items())
     option = ",".join(f"{quantity}={unit}" for quantity, unit in declared.items())
-    return f"declare it: in a recipe `units: {{{recipe}}}`, in commands `--units {option}`"
+    return (
+        f"declare it: `units: {{{recipe}}}` under `data` of a recipe, `--units {option}` in "
+        f"commands{open_question}"
+    )
 
 
 def _force_unit(reading: Reading) -> str:
@@ -264,7 +297,9 @@ def _stiffness(scan: Scan, evidence: Evidence) -> list[Finding]:
     ]
 
 
-def _stress(scan: Scan, verdict: StressVerdict | None, suspected: Sequence[str]) -> list[Finding]:
+def _stress(
+    scan: Scan, verdict: StressVerdict | None, suspected: Sequence[str], declaration: str
+) -> list[Finding]:
     if verdict is None or verdict.advantage < WARNING:
         return []
     severity = "error" if verdict.advantage >= ERROR and verdict.is_certain else "warning"
@@ -293,7 +328,7 @@ def _stress(scan: Scan, verdict: StressVerdict | None, suspected: Sequence[str])
         else:
             unit = _STRESS_UNITS[verdict.unit]
             message = f"the stress seems to be in {unit}, not in eV/Å³"
-            remedy = _declare({"stress": unit})
+            remedy = declaration
         check = "signs" if cause.startswith("sign") else "stress"
         findings.append(
             Finding(
