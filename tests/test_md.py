@@ -356,20 +356,20 @@ def test_drift_is_found_in_noise() -> None:
 
 
 @pytest.mark.parametrize(
-    ("heating", "noise", "expected"),
-    # kT at 300 K is 25.85 meV, the kinetic energy 38.78 meV
-    [(0.0, 1.0, 0.0258), (5.0, 0.01, 0.129), (-5.0, 0.01, 0.129), (0.0, 8.0, 0.206)],
+    ("heating", "noise", "expected"),  # meV/atom; the kinetic energy is 40 ± 5
+    [(0.0, 0.2, 0.04), (2.0, 0.01, 0.05), (-8.0, 0.01, 0.2), (0.0, 1.0, 0.2)],
 )
 def test_dynamics_that_do_not_conserve_energy_are_not_called_sound(
     heating: float, noise: float, expected: float
 ) -> None:
     times = np.arange(2000) * 5.0
-    scatter = np.random.default_rng(0).normal(0, noise, len(times))
-    energies = 4 * 1e-3 * (heating * times / times[-1] + scatter)  # of four atoms, eV
+    random = np.random.default_rng(0)
+    conserved = heating * times / times[-1] + random.normal(0, noise, len(times))
     columns = {
         "time_fs": times,
-        "conserved_eV": energies,
-        "temperature_K": np.full(len(times), 300.0),
+        "conserved_eV": 4e-3 * conserved,  # of four atoms
+        "kinetic_eV": 4e-3 * random.normal(40, 5, len(times)),
+        "temperature_K": np.full(len(times), 3e3),  # as if most of the four were held fixed
         "pressure_GPa": np.full(len(times), np.nan),
         "volume_A3": np.full(len(times), np.nan),
     }

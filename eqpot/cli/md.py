@@ -185,9 +185,10 @@ def describe(summary: MDSummary, output: Path) -> str:
     error = summary.energy_error
     if error is not None and error > ENERGY_ERROR_BAR:
         lines.append(
-            f"not sound         {figures(100 * error, 2)} % of the kinetic energy came or went "
-            f"without cause (bar {100 * ENERGY_ERROR_BAR:.0f} %): take a shorter --timestep; if "
-            "that does not help, train on frames like those where it went wrong"
+            f"not sound         the conserved energy drifts or fluctuates by "
+            f"{figures(100 * error, 2)} % of what the kinetic energy is or does (bar "
+            f"{100 * ENERGY_ERROR_BAR:.0f} %): take a shorter --timestep; if that does not help, "
+            "train on frames like those where it went wrong"
         )
     lines.append(
         f"speed             {summary.steps_per_second:.3g} steps/s, {summary.ns_per_day:.3g} ns/day"

@@ -9,11 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eqpot.calculators.dynamics.settings import MDSettings
-from eqpot.units import BOLTZMANN
 
 _N_BLOCKS: Final = 20
 ENERGY_ERROR_BAR: Final = 0.1
-"""Of the kinetic energy: at 300 K as if heated by 30 K."""
+"""A drift of as much at 300 K is a change by 30 K."""
 
 
 @dataclass(frozen=True)
@@ -44,8 +43,9 @@ class MDSummary:
     fluctuation: float | None
     """meV/atom"""
     energy_error: float | None
-    """The larger of the drift in the whole run, less three standard errors, and the fluctuation,
-    over the mean kinetic energy; sound dynamics stay below :data:`ENERGY_ERROR_BAR`."""
+    """How far the conserved energy is from being conserved: the larger of its change by drift, less
+    three standard errors, over the mean kinetic energy, and its fluctuation over that of the
+    kinetic energy. Sound dynamics stay below :data:`ENERGY_ERROR_BAR`."""
     seconds: float
     """Wall time of the steps, all sessions of the run together."""
     steps_per_second: float
@@ -63,17 +63,17 @@ def summarize(
     drift, error, fluctuation = energy_drift(columns["time_fs"], columns["conserved_eV"] / n_atoms)
     rate = n_done / seconds if seconds > 0 else 0.0
     length = n_done * settings.timestep
-    temperature = float(columns["temperature_K"].mean())
     energy_error = None
-    if drift is not None and error is not None and fluctuation is not None and temperature > 0:
+    kinetic = 1e3 * columns["kinetic_eV"] / n_atoms
+    if drift is not None and error is not None and fluctuation is not None and kinetic.std() > 0:
         change = (abs(drift) - 3 * error) * length * 1e-6
-        energy_error = max(change, fluctuation) / (1.5e3 * BOLTZMANN * temperature)
+        energy_error = float(max(change / kinetic.mean(), fluctuation / kinetic.std()))
     return MDSummary(
         ensemble=settings.ensemble,
         n_atoms=n_atoms,
         n_steps=n_done,
         time_ps=length / 1e3,
-        mean_temperature=temperature,
+        mean_temperature=float(columns["temperature_K"].mean()),
         mean_pressure=_mean(columns["pressure_GPa"]),
         mean_volume=_mean(columns["volume_A3"]),
         drift=drift,
