@@ -14,7 +14,7 @@ from eqpot.cli.main import app
 from eqpot.cli.train import app as train_app
 from eqpot.files import read_header, save_potential
 from potentials import soft_potential
-from test_data_commands import READING
+from reading_options import READING
 
 OPTIONS = {
     "info": {"potential", "as_json"},

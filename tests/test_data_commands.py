@@ -33,22 +33,11 @@ from eqpot.data.conversion import ReadOptions, iter_files
 from eqpot.data.extxyz_writing import write_extxyz
 from eqpot.data.groups import strata, trajectory_groups
 from eqpot.data.weights import check_config_weights, weighted
+from reading_options import READING
 from strategies import structures
 from test_data import assert_same_frame, some_frames
 from test_formats import OUTCAR_END, OUTCAR_HEAD, deepmd_system, outcar_step, vasprun
 
-READING = {
-    "energy_key",
-    "forces_key",
-    "stress_key",
-    "virial_key",
-    "group_key",
-    "atomic_numbers_key",
-    "positions_key",
-    "cell_key",
-    "units",
-    "config_type",
-}
 OPTIONS = {
     "convert": {"inputs", "jobs"} | READING,
     "split": {"file", "fractions", "seed", "by", "output"} | READING,

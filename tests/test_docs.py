@@ -1,13 +1,17 @@
 """The documentation builds without a warning, and holds every key of a recipe."""
 
 import re
+import shlex
 import subprocess
 import sys
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from typer.main import get_command
 
+from eqpot.cli.main import app
+from eqpot.cli.train import app as train_app
 from eqpot.training.fine_tuning_section import FineTuningSection
 from eqpot.training.recipe import DataSection, ModelSection, TrainingSection
 
@@ -35,12 +39,34 @@ def test_documentation_builds_without_warnings(tmp_path):
     assert 'src="http' not in model  # the pages need no network
 
 
-def test_files_named_in_commands_are_there():
-    for page in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))):
-        text = page.read_text(encoding="utf-8")
-        for block in re.findall(r"^```(?:bash|sh|yaml)\n(.*?)^```", text, flags=re.M | re.S):
-            for name in re.findall(r"(?<![\w./])(?:data|training|examples)/[\w./*-]+", block):
-                assert list(ROOT.glob(name)), f"{page.name}: there is no {name}"
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def blocks(page):
+    """Return the commands and recipes that a page shows."""
+    text = page.read_text(encoding="utf-8")
+    return re.findall(r"^```(?:bash|sh|console|yaml)\n(.*?)^```", text, flags=re.M | re.S)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_files_named_in_commands_are_there(page):
+    for block in blocks(page):
+        for name in re.findall(r"(?<![\w./])(?:data|training|examples)/[\w./*-]+", block):
+            assert list(ROOT.glob(name)), f"{page.name}: there is no {name}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_commands_are_such_as_the_programs_take(page):
+    for line in "".join(blocks(page)).replace("\\\n", " ").splitlines():
+        words = shlex.split(line.removeprefix("$ "), comments=True)
+        if not words or words[0] not in ("eqpot", "train-potential"):
+            continue
+        command = get_command(app if words[0] == "eqpot" else train_app)
+        name, arguments = words[0], words[1:]
+        while hasattr(command, "commands"):
+            name, arguments = arguments[0], arguments[1:]
+            command = command.commands[name]
+        command.make_context(name, arguments)
 
 
 def test_pages_name_every_module():

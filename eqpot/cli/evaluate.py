@@ -32,10 +32,13 @@ def evaluate(
     """Compare a potential with reference data."""
     loaded = load_potential(potential, dtype=dtype)
     reports: dict[Path, LabelReport] = {}
-    found = iter_files(data, reading, reports=reports)
-    frames = [frame for frame in found if not frame.is_isolated_atom]
-    for path, report in reports.items():
-        typer.echo(f"{path}: {report}")
+    try:
+        found = iter_files(data, reading, reports=reports)
+        frames = [frame for frame in found if not frame.is_isolated_atom]
+    finally:  # what was found is told even if a later file is refused
+        for path, report in reports.items():
+            if report.counts.n_frames:
+                typer.echo(f"{path}: {report}")
     evaluation = evaluate_frames(loaded, frames)
     typer.echo(f"{potential}: {evaluation}")
     if json_file is not None:

@@ -22,7 +22,7 @@ app = typer.Typer(
 
 @app.callback()
 def _program(version: Version = False) -> None:
-    pass
+    pass  # options of the program itself are those of its callback
 
 
 app.command("info")(info)

@@ -29,7 +29,19 @@ _CONFIG_TYPE: Final = "Kind of the structures, where the files name none."
 
 
 def with_reading_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command the options of reading files; it gets them as its argument ``reading``."""
+    """Give a command the options of reading files.
+
+    Parameters
+    ----------
+    command
+        Gets what the options mean as its argument ``reading``, a
+        :class:`~eqpot.data.conversion.ReadOptions`. The other arguments stay as they are.
+
+    Raises
+    ------
+    ValueError
+        By the command that is returned, if units are not of the form of :func:`parse_units`.
+    """
     signature = inspect.signature(command)
     own = [value for name, value in signature.parameters.items() if name != "reading"]
     added = [
@@ -37,15 +49,19 @@ def with_reading_options(command: Callable[..., None]) -> Callable[..., None]:
         inspect.Parameter("units", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Units),
         _option("config_type", str, "", _CONFIG_TYPE),
     ]
+    whole = signature.replace(parameters=own + added)
 
     @wraps(command)
-    def filled(**arguments: Any) -> None:
+    def filled(*positional: Any, **named: Any) -> None:
+        given = whole.bind(*positional, **named)
+        given.apply_defaults()
+        arguments = given.arguments
         names = LabelKeys.from_arguments({name: arguments.pop(name) for name in _KEYS})
         units = parse_units(arguments.pop("units"))
         reading = ReadOptions(names, units, arguments.pop("config_type"))
         command(**arguments, reading=reading)
 
-    filled.__signature__ = signature.replace(parameters=own + added)  # type: ignore[attr-defined]
+    filled.__signature__ = whole  # type: ignore[attr-defined]
     return filled
 
 

@@ -75,7 +75,8 @@ class GauntLayer(nn.Module):
         m = \sum_\nu O_\nu \, (w_{z\nu} B_\nu), \quad h' = \mathrm{skip}(h) + \mathrm{gate}(m)
 
     U, V, W, O mix channels within a degree; the species z scales each body order. Products are
-    pairwise with mixing between, because one high power loses invariants that a chain keeps.
+    pairwise with mixing between, because one high power loses invariants that a chain keeps. The
+    last layer may be without the gate.
 
     Parameters
     ----------

@@ -34,8 +34,7 @@ class GauntSettings:
         neighbours have until the training says otherwise.
     final_gate
         Whether the last layer ends with a gate, and a hidden layer alone makes energies of it.
-        Without a gate a linear readout is added to the hidden layer, so that energies are not flat
-        where a gate is.
+        Without, a linear readout is added to the hidden layer: it rises where a SiLU is flat.
     """
 
     n_features: int = 64
@@ -70,11 +69,6 @@ class GauntSettings:
             value, limit = getattr(self, name), getattr(self, most)
             if value > limit:
                 raise ValueError(f"`{name}` must not be above `{most}` ({limit}), got {value}")
-        if self.l_along > 0 and self.n_layers == 1:
-            raise ValueError(
-                f"`l_along` acts in layers after the first; with `n_layers` 1 it must be 0, got "
-                f"{self.l_along}"
-            )
 
     def as_dict(self) -> dict[str, int | bool]:
         """Return the settings by name, as written to files."""
