@@ -92,6 +92,33 @@ class CompiledPotential(nn.Module):
         positions = graph[keys.POSITIONS].to(torch.float64)
         cell = graph[keys.CELL].to(torch.float64)
         vectors = edge_vectors(positions, cell, edge_index, graph[keys.EDGE_SHIFTS], batch)
+        node_energy, forces, node_virial = self.of_edges(edge_index, vectors, species, training)
+        virial = virial_of(node_virial, cell, batch)
+        return {
+            keys.ENERGY: node_energy.new_zeros(len(cell)).index_add(0, batch, node_energy),
+            keys.NODE_ENERGY: node_energy,
+            keys.FORCES: forces,
+            keys.STRESS: stress_of(virial, cell),
+            keys.VIRIAL: virial,
+            keys.NODE_VIRIAL: node_virial,
+        }
+
+    def of_edges(
+        self, edge_index: Tensor, vectors: Tensor, species: Tensor, training: bool = False
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return ``node_energy``, ``forces`` and ``node_virial``.
+
+        Parameters
+        ----------
+        edge_index
+            Shape (2, n_edges), centres ascending.
+        vectors
+            Of the edges, shape (n_edges, 3), Å, float64.
+        species
+            Shape (n_atoms,).
+        training
+            As for :meth:`forward`.
+        """
         n_atoms = len(species)
         n_blocks = max(_LEAST, n_atoms)
         if n_atoms < n_blocks:  # atoms without neighbours fill up the least number
@@ -101,16 +128,7 @@ class CompiledPotential(nn.Module):
         energies, pulls, shares = parts if training else [part.detach() for part in parts]
         # summed here: compiled loops of several threads would add in any order
         sums = shares.new_zeros(n_blocks, 12).index_add(0, neighbors.flatten(), shares)[:n_atoms]
-        node_energy, node_virial = energies[:n_atoms], sums[:, 3:].view(-1, 3, 3)
-        virial = virial_of(node_virial, cell, batch)
-        return {
-            keys.ENERGY: energies.new_zeros(len(cell)).index_add(0, batch, node_energy),
-            keys.NODE_ENERGY: node_energy,
-            keys.FORCES: pulls[:n_atoms] + sums[:, :3],
-            keys.STRESS: stress_of(virial, cell),
-            keys.VIRIAL: virial,
-            keys.NODE_VIRIAL: node_virial,
-        }
+        return energies[:n_atoms], pulls[:n_atoms] + sums[:, :3], sums[:, 3:].view(-1, 3, 3)
 
 
 class ExplicitKernel(nn.Module):

@@ -1,6 +1,7 @@
 """A potential as a calculator of ASE."""
 
 import copy
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,7 +21,7 @@ from eqpot.files import load_potential
 from eqpot.models import GauntModel
 from eqpot.models.chunks import ChunkedModel
 from eqpot.models.deployment import deployed
-from eqpot.potential import N_ELEMENTS, Potential
+from eqpot.potential import N_ELEMENTS, Potential, species_table
 from eqpot.program import ExplicitPotential, Program
 
 CLOSEST: Final = 1e-3
@@ -29,6 +30,15 @@ CLOSEST: Final = 1e-3
 _EDGES_AT_ONCE: Final = {False: 2**16, True: 2**20}  # by whether on a GPU
 _VOIGT: Final = ([0, 1, 2, 1, 0, 0], [0, 1, 2, 2, 2, 1])  # xx, yy, zz, yz, xz, xy
 _MARGIN: Final = 1e-6  # Å; edges at r_max exactly are chosen here, whatever the list rounds
+
+
+@dataclass(frozen=True)
+class Edges:
+    """Edges of a structure: index and shifts as in :mod:`eqpot.keys`, vectors (n_edges, 3) in Å."""
+
+    index: NDArray[np.int64]
+    shifts: NDArray[np.float64]
+    vectors: NDArray[np.float64]
 
 
 class ASECalculator(Calculator):
@@ -205,11 +215,12 @@ class ASECalculator(Calculator):
         super().__init__()
         keep_freed_memory()
         self.atomic_numbers = atomic_numbers
-        self._knows = np.zeros(N_ELEMENTS, dtype=np.bool_)
-        self._knows[atomic_numbers] = True
+        self._species_of = species_table(atomic_numbers).numpy()
         self.r_max = r_max
         self.skin = skin
         self._program = program
+        inner = program.potential if isinstance(program, ExplicitPotential) else None
+        self._compiled = inner if isinstance(inner, CompiledPotential) else None
         self._device = device
         self._list: _VerletList | None = None
 
@@ -268,6 +279,8 @@ class ASECalculator(Calculator):
         volume = _volume(cell, pbc)
         # whatever stands in rows of non-periodic axes has no meaning, and must have no influence
         cell[~pbc] = 0.0
+        if self._list is not None and not self._list.is_of(numbers, cell, pbc):
+            self._list = None
         self._check(positions, numbers, cell, pbc)
         wanted = set(properties or ()) & {"stress", "stresses"}
         if wanted and volume is None:
@@ -281,8 +294,16 @@ class ASECalculator(Calculator):
         cell: NDArray[np.float64],
         pbc: NDArray[np.bool_],
     ) -> None:
+        wrong = np.flatnonzero(~np.isfinite(positions).all(axis=1))
+        if len(wrong):
+            raise ValueError(
+                f"`positions` must be finite, got {positions[wrong[0]].tolist()} for atom "
+                f"{wrong[0]}"
+            )
+        if self._list is not None:
+            return  # it is of these elements in this cell
         in_table = (numbers >= 0) & (numbers < N_ELEMENTS)
-        unknown = np.flatnonzero(~(in_table & self._knows[numbers % N_ELEMENTS]))
+        unknown = np.flatnonzero(~(in_table & (self._species_of[numbers % N_ELEMENTS] >= 0)))
         if len(unknown):
             number = int(numbers[unknown[0]])
             symbol = SYMBOLS[number] if 0 < number < len(SYMBOLS) else "no element"
@@ -291,14 +312,7 @@ class ASECalculator(Calculator):
                 f"atom {unknown[0]} is {symbol} (Z = {number}), which the potential does not know; "
                 f"it knows {known}"
             )
-        wrong = np.flatnonzero(~np.isfinite(positions).all(axis=1))
-        if len(wrong):
-            raise ValueError(
-                f"`positions` must be finite, got {positions[wrong[0]].tolist()} for atom "
-                f"{wrong[0]}"
-            )
-        if self._list is None or not self._list.is_in(cell, pbc):
-            check_cell(cell, pbc)
+        check_cell(cell, pbc)
 
     def _results(
         self,
@@ -332,8 +346,8 @@ class ASECalculator(Calculator):
         numbers: NDArray[np.int64],
         cell: NDArray[np.float64],
         pbc: NDArray[np.bool_],
-    ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-        if self._list is None or not self._list.holds(positions, numbers, cell, pbc):
+    ) -> Edges:
+        if self._list is None or not self._list.holds(positions):
             self._list = _VerletList(
                 positions, numbers, cell, pbc, self.r_max + self.skin + _MARGIN, self.skin
             )
@@ -346,26 +360,35 @@ class ASECalculator(Calculator):
         cell: NDArray[np.float64],
         pbc: NDArray[np.bool_],
     ) -> tuple[float, NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-        edge_index, edge_shifts = self._edges(positions, numbers, cell, pbc)
+        edges = self._edges(positions, numbers, cell, pbc)
 
         def tensor(array: NDArray[Any]) -> torch.Tensor:
             return torch.from_numpy(array).to(self._device)
 
-        outputs = self._program(
-            tensor(positions),
-            tensor(cell[None]),
-            tensor(numbers.astype(np.int64)),
-            tensor(edge_index),
-            tensor(edge_shifts),
-            torch.zeros(len(positions), dtype=torch.int64, device=self._device),
-        )
-        energy, energies, forces, _, virials = (o.detach().cpu().numpy() for o in outputs)
-        broken = np.flatnonzero(~(np.isfinite(forces).all(axis=1) & np.isfinite(energies)))
-        if len(broken):
+        outputs: tuple[torch.Tensor, ...]
+        if self._compiled is not None:
+            # some thirty small operations less: a sixth of the time of a small molecule
+            outputs = self._compiled.of_edges(
+                tensor(edges.index), tensor(edges.vectors), tensor(self._species_of[numbers])
+            )
+            energy = outputs[0].sum()
+        else:
+            energy, *rest = self._program(
+                tensor(positions),
+                tensor(cell[None]),
+                tensor(numbers.astype(np.int64)),
+                tensor(edges.index),
+                tensor(edges.shifts),
+                torch.zeros(len(positions), dtype=torch.int64, device=self._device),
+            )
+            outputs = rest[0], rest[1], rest[3]
+        energies, forces, virials = (output.detach().cpu().numpy() for output in outputs)
+        if not (np.isfinite(forces).all() and np.isfinite(energies).all()):
+            broken = np.flatnonzero(~(np.isfinite(forces).all(axis=1) & np.isfinite(energies)))
             raise ValueError(
                 f"energy or force of atom {broken[0]} is not finite; are atoms too close?"
             )
-        return float(energy[0]), energies, forces, virials
+        return float(energy), energies, forces, virials
 
 
 class _VerletList:
@@ -393,26 +416,22 @@ class _VerletList:
         self._edge_shifts = np.ascontiguousarray(edge_shifts[order])
         self._offsets = self._edge_shifts @ cell
 
-    def is_in(self, cell: NDArray[np.float64], pbc: NDArray[np.bool_]) -> bool:
-        """Return whether the structure of the list was in this cell."""
-        return np.array_equal(cell, self._cell) and np.array_equal(pbc, self._pbc)
-
-    def holds(
-        self,
-        positions: NDArray[np.float64],
-        numbers: NDArray[np.int64],
-        cell: NDArray[np.float64],
-        pbc: NDArray[np.bool_],
+    def is_of(
+        self, numbers: NDArray[np.int64], cell: NDArray[np.float64], pbc: NDArray[np.bool_]
     ) -> bool:
-        """Return whether no edge of the structure can be missing from the list."""
-        if not (self.is_in(cell, pbc) and np.array_equal(numbers, self._numbers)):
-            return False
+        """Return whether the structure of the list had these elements in this cell."""
+        return (
+            np.array_equal(numbers, self._numbers)
+            and np.array_equal(cell, self._cell)
+            and np.array_equal(pbc, self._pbc)
+        )
+
+    def holds(self, positions: NDArray[np.float64]) -> bool:
+        """Return whether no edge can be missing from the list now that atoms are here."""
         moved = np.linalg.norm(positions - self._positions, axis=1).max(initial=0.0)
         return bool(2.0 * moved < self._skin)
 
-    def edges(
-        self, positions: NDArray[np.float64], r_max: float
-    ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    def edges(self, positions: NDArray[np.float64], r_max: float) -> Edges:
         """Return the edges shorter than the radius at the present positions."""
         i, j = self._edge_index
         vectors = positions.take(j, axis=0) - positions.take(i, axis=0) + self._offsets
@@ -424,7 +443,11 @@ class _VerletList:
                 f"{squares[closest] ** 0.5:.1e} Å apart, must be {CLOSEST} Å or more"
             )
         near = np.flatnonzero(squares < r_max**2)
-        return self._edge_index.take(near, axis=1), self._edge_shifts.take(near, axis=0)
+        return Edges(
+            self._edge_index.take(near, axis=1),
+            self._edge_shifts.take(near, axis=0),
+            vectors.take(near, axis=0),
+        )
 
 
 def _order(
