@@ -127,6 +127,23 @@ def test_a_program_that_differs_is_not_written(native, tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
+def steep_potential(factor):
+    """Return one of four layers, whose energies grow with a high power of the density."""
+    potential = random_potential(torch.float32, n_layers=4, final_gate=False)
+    for interaction in potential.model.later:
+        for step in interaction.layer.steps:
+            step.mix_right.weight.mul_(factor)
+    return potential
+
+
+def test_energies_that_overflow_in_dense_matter_do_not_hinder_the_export(tmp_path):
+    metadata = export_torchscript(steep_potential(2.5), tmp_path / "p.pt", "float32")
+    assert metadata["largest_difference"] < 1e-4
+    with pytest.raises(RuntimeError, match=r"overflows torch\.float32 for 6 atoms"):
+        export_torchscript(steep_potential(1e9), tmp_path / "q.pt", "float32")
+    assert [entry.name for entry in tmp_path.iterdir()] == ["p.pt"]
+
+
 def test_potential_in_memory_keeps_its_type(tmp_path):
     with pytest.raises(ValueError, match="`dtype`"):
         export_torchscript(soft_potential(), tmp_path / "p.pt", "float32")
