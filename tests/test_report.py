@@ -130,7 +130,7 @@ def run(tmp_path_factory):
             ],
         },
     )
-    result = SimpleNamespace(output=folder, metrics=metrics, evaluations=evaluations)
+    result = SimpleNamespace(output=folder, metrics=metrics, evaluations=evaluations, told=[])
     verification = verify(
         folder / "potential.eqpot",
         sets["train"],
@@ -138,8 +138,15 @@ def run(tmp_path_factory):
         export=folder / "potential.pt",
         seconds=1,
     )
-    write_report(result, verification)
+    write_report(result, verification, tell=result.told.append)
     return result
+
+
+def test_verdicts_that_are_not_good_are_told(run):
+    checks = json.loads((run.output / "report.json").read_text())["checks"]
+    poor = [check for check in checks if check["status"] in ("warning", "bad")]
+    assert {"data", "training"} <= {check["name"] for check in poor} < {c["name"] for c in checks}
+    assert run.told == [f"{c['status']}: {c['name']}: {c['message']}" for c in poor]
 
 
 @pytest.fixture(scope="module")

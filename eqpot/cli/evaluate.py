@@ -45,3 +45,4 @@ def evaluate(
         write_durably(json_file, (json.dumps(evaluation.as_dict(), indent=1) + "\n").encode())
     if picture is not None:
         parity_figure(evaluation).savefig(picture, dpi=150)
+        typer.echo(f"written: {picture}")

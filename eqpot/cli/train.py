@@ -71,7 +71,8 @@ def _report(result: RunResult, log: RunLog) -> None:
     except Exception as error:
         failure = f"{type(error).__name__}: {error}"
         log.line(f"the potential could not be checked: {failure}")
-    log.line(f"report: {write_report(result, verification, failure)}")
+    page = write_report(result, verification, failure, tell=log.line)
+    log.line(f"report: {page}")
 
 
 def main() -> None:

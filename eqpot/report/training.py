@@ -1,7 +1,7 @@
 """The report of a training run: ``report.html`` to read, ``report.json`` with the same numbers."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -10,6 +10,7 @@ from eqpot.report.content import FORMAT, VERSION, report_content
 from eqpot.report.page import json_text, render
 from eqpot.training.result import RunResult
 from eqpot.verification import Verification
+from eqpot.verification.checks import Status
 
 LARGEST_PAGE: Final = 4_500_000
 """Bytes; a page is made with fewer points until it is smaller."""
@@ -18,7 +19,13 @@ PAGE: Final = "report.html"
 NUMBERS: Final = "report.json"
 
 
-def write_report(result: RunResult, verification: Verification | None, failure: str = "") -> Path:
+def write_report(
+    result: RunResult,
+    verification: Verification | None,
+    failure: str = "",
+    *,
+    tell: Callable[[str], None] | None = None,
+) -> Path:
     """Write the report of a run into its folder and return the path of the page.
 
     Parameters
@@ -29,6 +36,8 @@ def write_report(result: RunResult, verification: Verification | None, failure: 
         What :func:`eqpot.verification.verify` returned, or nothing where it failed.
     failure
         Why it failed.
+    tell
+        Told of every verdict that is not good, in the words of the page.
 
     Raises
     ------
@@ -44,6 +53,9 @@ def write_report(result: RunResult, verification: Verification | None, failure: 
         n_points //= 4
     write_durably(result.output / NUMBERS, (json_text(content) + "\n").encode())
     write_durably(result.output / PAGE, page.encode())
+    for check in content["checks"]:
+        if tell is not None and check["status"] in (Status.WARNING, Status.BAD):
+            tell(f"{check['status']}: {check['name']}: {check['message']}")
     return result.output / PAGE
 
 
