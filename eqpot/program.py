@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from eqpot import keys
 from eqpot.files import describe, load_potential, read_header
+from eqpot.missing import missing_file
 from eqpot.potential import Potential
 
 INPUTS: Final = (
@@ -167,7 +168,7 @@ def read_trusted(path: Path, sha256: str | None, trust: bool, what: str) -> byte
     try:
         data = path.read_bytes()
     except FileNotFoundError as error:
-        raise FileNotFoundError(f"{path}: no such file") from error
+        raise missing_file(path) from error
     found = hashlib.sha256(data).hexdigest()
     if sha256 is not None and found != sha256.lower():
         raise ValueError(f"{path}: `sha256` is {sha256}, but the file has {found}")

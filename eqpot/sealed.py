@@ -17,6 +17,8 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as serialize_tensors
 from torch import Tensor
 
+from eqpot.missing import missing_file
+
 _KEY: Final = "eqpot"
 _BLANK: Final = "0" * 64
 _MAX_HEADER: Final = 2**26
@@ -98,7 +100,7 @@ def unseal(path: Path, kind: SealedKind) -> tuple[dict[str, Any], dict[str, Tens
     try:
         data = path.read_bytes()
     except FileNotFoundError as error:
-        raise FileNotFoundError(f"{path}: no such file") from error
+        raise missing_file(path) from error
     layout = _layout(path, data, kind)
     metadata = layout.get("__metadata__")
     text = metadata.get(_KEY) if isinstance(metadata, dict) else None

@@ -317,7 +317,7 @@ def test_too_deep(refusal):
 
 def test_no_such_file(tmp_path):
     (tmp_path / "silicon.yaml").write_text(LEAST)
-    with pytest.raises(FileNotFoundError, match=r"no such recipe; near names: silicon\.yaml"):
+    with pytest.raises(FileNotFoundError, match=r"no such file; did you mean silicon\.yaml"):
         read_recipe(tmp_path / "silicn.yaml")
 
 

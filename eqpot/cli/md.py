@@ -17,6 +17,7 @@ from eqpot.calculators.dynamics import (
     run_md,
 )
 from eqpot.calculators.dynamics.summary import ENERGY_ERROR_BAR
+from eqpot.missing import missing_file
 from eqpot.words import figures
 
 _PROGRAMS = {".pt": "TorchScript", ".pth": "TorchScript", ".pt2": "compiled"}
@@ -120,7 +121,7 @@ def read_structure(name: str) -> ase.Atoms:
                 f"`structure` must be a file, or file@index with an integer, got {name!r}"
             ) from error
     if not Path(path).is_file():
-        raise FileNotFoundError(f"`structure` must be a file, got {path!r}, which does not exist")
+        raise FileNotFoundError(f"`structure`: {missing_file(Path(path))}")
     try:
         atoms = ase.io.read(path, index=index)
     except Exception as error:
@@ -143,7 +144,7 @@ def load_calculator(potential: Path, dtype: str | None, device: str, trust: bool
         If the file is a program and not trusted or given a ``dtype``, or of another kind.
     """
     if not potential.is_file():
-        raise FileNotFoundError(f"`potential` must be a file, got {potential}, which is none")
+        raise FileNotFoundError(f"`potential`: {missing_file(potential)}")
     if potential.suffix == ".eqpot":
         return ASECalculator(potential, dtype=dtype or "float32", device=device)
     if potential.suffix not in _PROGRAMS:

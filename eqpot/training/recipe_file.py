@@ -21,6 +21,7 @@ from ruamel.yaml.events import (
 )
 from ruamel.yaml.reader import ReaderError
 
+from eqpot.missing import missing_file
 from eqpot.training.recipe import Recipe
 from eqpot.training.section import Section
 
@@ -46,11 +47,7 @@ def read_recipe(path: str | Path) -> Recipe:
     """
     path = Path(path)
     if not path.is_file():
-        near = difflib.get_close_matches(
-            path.name, [p.name for p in path.parent.glob("*.y*ml")] if path.parent.is_dir() else []
-        )
-        hint = f"; near names: {', '.join(near)}" if near else ""
-        raise FileNotFoundError(f"{path}: there is no such recipe{hint}")
+        raise missing_file(path)
     if path.stat().st_size > _LARGEST_FILE:
         raise RecipeError(f"{path}: a recipe must be below 1 MiB, got {path.stat().st_size} bytes")
     try:

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Final, NoReturn, Unpack
 
@@ -21,6 +20,7 @@ from eqpot.data.readers.report import LabelReport
 from eqpot.data.readers.stored import stored_frames
 from eqpot.data.readers.vasprun import vasprun_frames
 from eqpot.data.suffixes import EXTXYZ, STORES, split_suffix, unpacked_path
+from eqpot.missing import missing_file
 
 _FORMATS: Final = {
     "deepmd": deepmd_frames,
@@ -164,7 +164,7 @@ def file_format(path: Path) -> str:
         If the file is empty, its format is not known, or is not read.
     """
     if not path.exists():
-        _refuse_missing(path)
+        raise missing_file(path)
     if path.is_dir():
         return "deepmd"
     if not path.is_file():
@@ -279,17 +279,3 @@ def _refuse_key(path: Path, what: str, name: str, known: str) -> NoReturn:
     raise ValueError(
         f"{path}: no frame has `{name}`, given as `{what}_key`; other keys found: {known}"
     )
-
-
-def _refuse_missing(path: Path) -> NoReturn:
-    message = f"{path}: no such file"
-    if not path.parent.is_dir():
-        message += f"; there is no folder {path.parent} either"
-    else:
-        there = [entry.name for entry in path.parent.iterdir() if entry.is_file()]
-        near = get_close_matches(path.name, there, n=3)
-        if near:
-            message += f"; did you mean {', '.join(sorted(near))}?"
-    if not path.is_absolute():
-        message += f" (relative paths start at the working directory, {Path.cwd()})"
-    raise FileNotFoundError(message)

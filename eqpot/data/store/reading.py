@@ -26,6 +26,7 @@ from eqpot.data.store.layout import (
     parse_first_line,
 )
 from eqpot.data.store.structure import read_structure
+from eqpot.missing import missing_file
 
 _ATOMS_AT_ONCE: Final = 10_000
 _FRAMES_AT_ONCE: Final = 1000
@@ -75,7 +76,7 @@ class FrameStore(Sequence[Frame]):
         self.path = Path(path)
         self._descriptor = -1
         if not self.path.is_file():
-            raise FileNotFoundError(f"{self.path}: no such file")
+            raise missing_file(self.path)
         with self.path.open("rb") as file:
             self._block = file.read(BLOCK)
             size = os.fstat(file.fileno()).st_size
