@@ -513,8 +513,10 @@ def test_the_command_runs_goes_on_and_refuses(tmp_path: Path) -> None:
     assert len(read_structure(f"{structure}@0")) == 8
     with pytest.raises(ValueError, match="`structure`"):
         read_structure(f"{structure}@first")
-    with pytest.raises(FileNotFoundError, match="`structure`"):
+    with pytest.raises(FileNotFoundError, match=r"`structure`: .*none\.xyz: no such file"):
         read_structure(str(tmp_path / "none.xyz"))
+    with pytest.raises(FileNotFoundError, match="no such file, but a folder"):
+        read_structure(str(tmp_path))
     with pytest.raises(ValueError, match="it has no such frame"):
         read_structure(f"{structure}@99")
 
