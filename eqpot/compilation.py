@@ -1,8 +1,8 @@
 """A potential compiled ahead of time to machine code, by PyTorch's Inductor.
 
-From edge vectors to energies and the forces of edges all is traced into one graph, whose loops are
-fused and compiled for this kind of processor. What remains is the sum over edges. A package is
-machine code: nothing here loads one unless its SHA-256 is given or it is trusted.
+From edge vectors to energies and forces all is traced into one graph, whose loops are fused and
+compiled for this kind of processor. A package is machine code: nothing here loads one unless its
+SHA-256 is given or it is trusted.
 """
 
 import json
@@ -10,7 +10,7 @@ import tempfile
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Dict, Final, cast
+from typing import Any, Dict, Final
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +22,7 @@ from eqpot.files import describe, dtype_of
 from eqpot.graph import Graph
 from eqpot.models import GauntModel
 from eqpot.models.deployment import deployed
-from eqpot.nn.neighbors import pad_edges
+from eqpot.nn.neighbors import incoming_slots, incoming_sums, pad_edges
 from eqpot.potential import (
     Potential,
     edge_vectors,
@@ -34,15 +34,16 @@ from eqpot.potential import (
 from eqpot.program import ExplicitPotential, Program, open_source, read_trusted, verify
 
 _FORMAT: Final = "eqpot-compiled"
-_VERSION: Final = 3
-"""Of what the code takes; 1: vectors in the type of the model; 2: any number of slots."""
+_VERSION: Final = 4
+"""Of what the code takes; 1: vectors in the type of the model; 2: any number of slots; 3: no
+incoming slots, so that sums over the edges to an atom were left to the caller."""
 _KEY: Final = "eqpot"
 _LEAST: Final = 2
 """Atoms and slots in a call, at least: the compiler takes any number but 0 and 1 for a variable."""
 SLOTS: Final = 16
 """Numbers of slots are multiples of it: rows fill vector registers and lines of the cache."""
 
-Kernel = Callable[[Tensor, Tensor, Tensor], "list[Tensor]"]
+Kernel = Callable[[Tensor, Tensor, Tensor, Tensor], "list[Tensor]"]
 """Such as :class:`ExplicitKernel`, compiled."""
 
 
@@ -123,21 +124,23 @@ class CompiledPotential(nn.Module):
         n_blocks = max(_LEAST, n_atoms)
         if n_atoms < n_blocks:  # atoms without neighbours fill up the least number
             species = torch.cat([species, species.new_zeros(n_blocks - n_atoms)])
-        neighbors, blocks = pad_edges(edge_index, vectors, n_blocks, self.r_max, self.multiple)
-        parts = self.kernel(blocks, neighbors, species)
-        energies, pulls, shares = parts if training else [part.detach() for part in parts]
-        # summed here: compiled loops of several threads would add in any order
-        sums = shares.new_zeros(n_blocks, 12).index_add(0, neighbors.flatten(), shares)[:n_atoms]
-        return energies[:n_atoms], pulls[:n_atoms] + sums[:, :3], sums[:, 3:].view(-1, 3, 3)
+        neighbors, blocks, slots = pad_edges(
+            edge_index, vectors, n_blocks, self.r_max, self.multiple
+        )
+        incoming = incoming_slots(edge_index, slots, neighbors)
+        parts = self.kernel(blocks, neighbors, incoming, species)
+        energies, forces, virials = (
+            part[:n_atoms] if training else part[:n_atoms].detach() for part in parts
+        )
+        return energies, forces, virials.view(-1, 3, 3)
 
 
 class ExplicitKernel(nn.Module):
     """The part of a potential that is compiled, to be traced.
 
-    It takes edge vectors in float64, shape (n, 3, j), neighbours (n, j) and species (n,), and
-    returns, in float64: energies of atoms, eV, shape (n,); the part of an atom's force that is of
-    the edges from it, shape (n, 3); and what each edge brings to its neighbour, shape (n * j, 12):
-    force and virial.
+    It takes edge vectors in float64, shape (n, 3, j), neighbours (n, j), the slots where each atom
+    is the neighbour (j, n), and species (n,), and returns of each atom, in float64: energies, eV,
+    shape (n,); forces, eV/Å, shape (n, 3); and its part of the virial, eV, shape (n, 9).
 
     Parameters
     ----------
@@ -156,10 +159,12 @@ class ExplicitKernel(nn.Module):
         reference_energies = torch.tensor(potential.reference_energies, dtype=torch.float64)
         self.reference_energies = reference_energies.to(potential.anchor.device)
 
-    def forward(self, vectors: Tensor, neighbors: Tensor, species: Tensor) -> list[Tensor]:
-        """Return energies, pulls and shares."""
+    def forward(
+        self, vectors: Tensor, neighbors: Tensor, incoming: Tensor, species: Tensor
+    ) -> list[Tensor]:
+        """Return energies, forces and virials."""
         vectors = vectors.detach().requires_grad_(True)
-        energies, _ = self.model.of_blocks(vectors.to(self.dtype), neighbors, species)
+        energies, _ = self.model.of_blocks(vectors.to(self.dtype), neighbors, species, incoming)
         energies = self.reference_energies[species] + self.scale * energies.to(torch.float64)
         if self.repulsion is not None:
             ends = species[:, None].expand_as(neighbors), species[neighbors]
@@ -169,7 +174,8 @@ class ExplicitKernel(nn.Module):
         # row by row: a view of one product of them all would hang on strides that tracing guesses
         virials = [-vectors[:, a : a + 1] * gradient for a in range(3)]
         shares = torch.cat([-gradient, *virials], dim=1).transpose(1, 2)
-        results = [energies, gradient.sum(dim=2), shares.reshape(-1, 12)]
+        sums = incoming_sums(shares, neighbors, incoming)
+        results = [energies, gradient.sum(dim=2) + sums[:, :3], sums[:, 3:]]
         return results if self.learning else [result.detach() for result in results]
 
 
@@ -183,9 +189,8 @@ def compile_potential(potential: Potential) -> CompiledPotential:
     """Return a potential that computes with machine code what the given one computes.
 
     Compiling takes half a minute to some minutes, once for all sizes of structures, and needs a C++
-    compiler. The loops between matrix products use as many threads as PyTorch does now; with more
-    than one, sums over them may round differently from call to call. The model is that of
-    :func:`eqpot.models.deployment.deployed`; the result can't be trained.
+    compiler. The loops between matrix products use as many threads as PyTorch does now. The model
+    is that of :func:`eqpot.models.deployment.deployed`; the result can't be trained.
 
     Parameters
     ----------
@@ -311,19 +316,16 @@ def _compile(potential: Potential, path: Path, metadata: dict[str, Any]) -> None
     device = potential.anchor.device
     vectors = torch.ones(n_atoms, 3, n_slots, dtype=torch.float64, device=device)
     neighbors = torch.zeros(n_atoms, n_slots, dtype=torch.long, device=device)
-    inputs = (vectors, neighbors, neighbors[:, 0].contiguous())
+    inputs = (vectors, neighbors, neighbors.t().contiguous(), neighbors[:, 0].contiguous())
     atoms = torch.export.Dim("n_atoms", min=_LEAST)
     slots = SLOTS * torch.export.Dim("n_slots", min=1)
     with torch.no_grad(), without_deprecations():
         # gradients are traced first, since torch.export cannot: what it sees is one plain graph
         with torch.enable_grad():
             kernel = explicit_kernel(potential)
-            several = torch.get_num_threads() > 1
-            replaced = {torch.ops.aten.index_add.default: _as_own_operation} if several else {}
-            graph = make_fx(kernel, replaced, "symbolic", _allow_non_fake_inputs=True)(*inputs)
-        exported = torch.export.export(
-            graph, inputs, dynamic_shapes=({0: atoms, 2: slots}, {0: atoms, 1: slots}, {0: atoms})
-        )
+            graph = make_fx(kernel, {}, "symbolic", _allow_non_fake_inputs=True)(*inputs)
+        shapes = ({0: atoms, 2: slots}, {0: atoms, 1: slots}, {0: slots, 1: atoms}, {0: atoms})
+        exported = torch.export.export(graph, inputs, dynamic_shapes=shapes)
         text = {_KEY: json.dumps(metadata, ensure_ascii=True)}
         torch._inductor.aoti_compile_and_package(
             exported,
@@ -334,27 +336,6 @@ def _compile(potential: Potential, path: Path, metadata: dict[str, Any]) -> None
                 "aot_inductor.metadata": text,
             },
         )
-
-
-@torch.library.custom_op("eqpot::index_add", mutates_args=())
-def _index_add(zero: Tensor, index: Tensor, source: Tensor) -> Tensor:
-    """Return a sum over edges by PyTorch's own kernel, from compiled code.
-
-    Several threads of a compiled loop add number by number, atomically and in any order: two of
-    them take 4.5 ms for the edges of 192 atoms of water, where PyTorch's kernel takes 1.5 with the
-    writing of what it sums. One thread takes 1.2 ms in a loop.
-    """
-    return zero.index_add(0, index, source)
-
-
-@_index_add.register_fake
-def _(zero: Tensor, index: Tensor, source: Tensor) -> Tensor:
-    return torch.empty_like(zero)
-
-
-def _as_own_operation(zero: Tensor, dim: int, index: Tensor, source: Tensor) -> Tensor:
-    assert dim == 0
-    return cast(Tensor, torch.ops.eqpot.index_add(zero, index, source))
 
 
 def _kernel(package: Path) -> Kernel:

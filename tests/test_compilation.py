@@ -46,11 +46,12 @@ def around(potential):
     """Return the potential around a kernel of the compiled signature that is not compiled."""
     kernel = explicit_kernel(potential)
 
-    def checked(vectors, neighbors, species):
+    def checked(vectors, neighbors, incoming, species):
         assert len(neighbors) == len(species) == len(vectors) >= 2
+        assert incoming.shape == neighbors.t().shape
         assert neighbors.shape[1] % 16 == 0 < neighbors.shape[1]
         assert vectors.dtype == torch.float64
-        return kernel(vectors, neighbors, species)
+        return kernel(vectors, neighbors, incoming, species)
 
     return CompiledPotential(checked, describe(potential), potential.anchor.device)
 
@@ -117,8 +118,8 @@ def test_metadata_is_read_before_the_code(uncompiled, monkeypatch):
     assert len(metadata["native_sha256"]) == 64
     assert "largest_difference" not in metadata
     with monkeypatch.context() as later:
-        later.setattr(eqpot.compilation, "_VERSION", 4)
-        with pytest.raises(ValueError, match=r"p\.pt2: .* of version 3, this eqpot runs version 4"):
+        later.setattr(eqpot.compilation, "_VERSION", 5)
+        with pytest.raises(ValueError, match=r"p\.pt2: .* of version 4, this eqpot runs version 5"):
             load_compiled(uncompiled, trust=True)
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "OTHER")
     with pytest.raises(ValueError, match=r"p\.pt2: was compiled for processors with .*has OTHER"):

@@ -19,7 +19,7 @@ from eqpot.data.neighbors import (
     neighbor_list,
     torch_neighbor_list,
 )
-from eqpot.nn.neighbors import pad_edges
+from eqpot.nn.neighbors import incoming_slots, incoming_sums, neighbor_rows, pad_edges
 from strategies import fill, lattice, molecules, seeds, structures, with_other_rows
 
 TIE = 1e-9
@@ -323,7 +323,7 @@ def test_edges_in_blocks_are_those_of_the_list(scripted, multiple, counts):
     others = torch.randint(max(1, len(counts)), (len(centers),), generator=generator)
     vectors = torch.rand(len(centers), 3, dtype=torch.float64, generator=generator)
     edge_index = torch.stack([torch.tensor(centers, dtype=torch.long), others])
-    neighbors, blocks = function(edge_index, vectors, len(counts), 4.0, multiple)
+    neighbors, blocks, slots = function(edge_index, vectors, len(counts), 4.0, multiple)
     n_slots = neighbors.shape[1]
     assert n_slots == multiple * max(1, -(-max(counts, default=0) // multiple))
     assert neighbors.shape == (len(counts), n_slots) and blocks.shape == (len(counts), 3, n_slots)
@@ -333,6 +333,56 @@ def test_edges_in_blocks_are_those_of_the_list(scripted, multiple, counts):
             vector = blocks[atom, :, slot]
             if slot < count:
                 assert neighbors[atom, slot] == others[edge] and torch.equal(vector, vectors[edge])
+                assert slots[edge] == atom * n_slots + slot
                 edge += 1
             else:
                 assert neighbors[atom, slot] == 0 and vector.tolist() == [8.0] * 3
+
+
+@pytest.fixture
+def both_ways():
+    """Return edges in both directions, one atom without, one with an image of itself."""
+    pairs = [(0, 1), (1, 3), (0, 3), (3, 4), (3, 3)]
+    edges = sorted({(i, j) for i, j in pairs} | {(j, i) for i, j in pairs})
+    return torch.tensor(edges).T.contiguous()
+
+
+def test_incoming_slots_are_those_where_an_atom_is_the_neighbour(both_ways):
+    neighbors, _, slots = pad_edges(both_ways, torch.zeros(both_ways.shape[1], 3), 5, 4.0)
+    incoming = incoming_slots(both_ways, slots, neighbors)
+    n_slots = neighbors.shape[1]
+    assert incoming.shape == (n_slots, 5) and incoming.is_contiguous()
+    assert incoming.flatten().sort().values.tolist() == list(range(5 * n_slots))
+    for atom in range(5):
+        found = incoming[:, atom].tolist()
+        expected = slots[both_ways[1] == atom].tolist()
+        assert found[: len(expected)] == expected
+        assert found[len(expected) :] == [n_slots * atom + s for s in range(len(expected), n_slots)]
+    with pytest.raises(ValueError, match="each edge in both directions"):
+        incoming_slots(both_ways[:, 1:], slots[1:], neighbors)
+
+
+def test_rows_of_neighbors_and_sums_of_what_comes_in_are_each_others_gradient(both_ways):
+    neighbors, _, slots = pad_edges(both_ways, torch.zeros(both_ways.shape[1], 3), 5, 4.0)
+    incoming = incoming_slots(both_ways, slots, neighbors)
+    filled = torch.zeros(neighbors.numel(), 1, dtype=torch.float64).index_fill(0, slots, 1.0)
+    filled = filled.view(*neighbors.shape, 1)
+    generator = torch.Generator().manual_seed(0)
+    table = torch.rand(5, 2, dtype=torch.float64, generator=generator, requires_grad=True)
+
+    def plain(table):
+        """Return sums over edges of a function of both rows, by the list of edges."""
+        rows = table[both_ways[1]].square() * table[both_ways[0]]
+        return torch.zeros_like(table).index_add(0, both_ways[1], rows)
+
+    def in_blocks(table):
+        rows = neighbor_rows(table, neighbors, incoming).square() * table[:, None]
+        return incoming_sums(rows * filled, neighbors, incoming)
+
+    expected, found = plain(table), in_blocks(table)
+    assert (found - expected).abs().max() <= 1e-14
+    for _ in range(2):  # of the first and of the second order
+        weights = torch.rand(5, 2, dtype=torch.float64, generator=generator)
+        (expected,) = torch.autograd.grad([expected], [table], [weights], create_graph=True)
+        (found,) = torch.autograd.grad([found], [table], [weights], create_graph=True)
+        assert (found - expected).abs().max() <= 1e-13

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from eqpot import keys
-from eqpot.models.gaunt import GauntModel, rows, sent
+from eqpot.models.gaunt import GauntModel, sent
 from eqpot.models.known_gradient import KnownGradient
-from eqpot.nn.neighbors import pad_edges
+from eqpot.nn.neighbors import pad_edges, rows
 
 
 class ChunkedModel(nn.Module):
@@ -115,7 +115,7 @@ class _Sweep:
         centers = self.edge_index[0, edges] - atoms.start
         n_atoms = atoms.stop - atoms.start
         places = torch.arange(len(centers), device=centers.device)
-        slots, padded = pad_edges(torch.stack([centers, places]), vectors, n_atoms, model.r_max)
+        slots, padded, _ = pad_edges(torch.stack([centers, places]), vectors, n_atoms, model.r_max)
         distances, harmonics = model.geometry(padded)
         species = self.species[atoms]
         kept = self.skips[step](scalars, species)

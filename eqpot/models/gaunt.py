@@ -20,22 +20,13 @@ from eqpot.models.interactions import (
 )
 from eqpot.models.settings import GauntSettings
 from eqpot.nn.fields import DegreeLinear
-from eqpot.nn.neighbors import pad_edges
+from eqpot.nn.neighbors import neighbor_rows, pad_edges
 from eqpot.so3 import spherical_harmonics
 
 
 def sent(field: Tensor) -> tuple[Tensor, Tensor]:
     """Return what atoms send of a field (k, n, s): of l = 0 (n, s), of more (n, (k - 1) * s)."""
     return field[0], field[1:].transpose(0, 1).flatten(1)
-
-
-def rows(table: Tensor, indices: Tensor) -> Tensor:
-    """Return rows of a table, shape (``*indices.shape``, columns).
-
-    The gradient of ``table[indices]`` would take some five times as long.
-    """
-    found: Tensor = table.index_select(0, indices.flatten()).unflatten(0, indices.shape)
-    return found
 
 
 class GauntModel(nn.Module):
@@ -168,10 +159,10 @@ class GauntModel(nn.Module):
             ``node_energy``, in units of the potential's scale, and ``node_features``.
         """
         species = graph[keys.SPECIES]
-        neighbors, vectors = pad_edges(
+        neighbors, vectors, _ = pad_edges(
             graph[keys.EDGE_INDEX], graph[keys.EDGE_VECTORS], species.shape[0], self.r_max
         )
-        energy, features = self.of_blocks(vectors, neighbors, species)
+        energy, features = self.of_blocks(vectors, neighbors, species, None)
         return {keys.NODE_ENERGY: energy, keys.NODE_FEATURES: features}
 
     @torch.jit.export
@@ -183,7 +174,7 @@ class GauntModel(nn.Module):
 
     @torch.jit.export
     def of_blocks(
-        self, vectors: Tensor, neighbors: Tensor, species: Tensor
+        self, vectors: Tensor, neighbors: Tensor, species: Tensor, incoming: Tensor | None
     ) -> tuple[Tensor, Tensor]:
         """Return ``node_energy`` and ``node_features`` for neighbours in blocks.
 
@@ -193,6 +184,9 @@ class GauntModel(nn.Module):
             As :func:`eqpot.nn.neighbors.pad_edges` returns them.
         species
             Shape (n_atoms,).
+        incoming
+            As of :func:`eqpot.nn.neighbors.incoming_slots`, for gradients that threads sum without
+            waiting for each other.
         """
         distances, harmonics = self.geometry(vectors)
         kept = self.first_skip(self.embedding[species], species)
@@ -203,7 +197,8 @@ class GauntModel(nn.Module):
         ):
             scalars, directed = sent(mix(field))
             kept = skip(field[0], species)
-            scalars, directed = rows(scalars, neighbors), rows(directed, neighbors)
+            scalars = neighbor_rows(scalars, neighbors, incoming)
+            directed = neighbor_rows(directed, neighbors, incoming)
             field = interaction(harmonics, distances, scalars, directed, kept, species)
             energy = energy + readout(field[0])
         return energy - self.isolated_energies()[species], field

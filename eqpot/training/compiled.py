@@ -26,8 +26,10 @@ _OTHER_SIZES: Final = (23, 70)
 _TOLERANCE: Final = {torch.float64: 1e-10, torch.float32: 1e-5}
 """Of the comparison with what is not compiled, relative, beside ten times its own rounding."""
 
-LearningKernel = Callable[[list[Tensor], Tensor, Tensor, Tensor], list[Tensor]]
-"""Of weights, edge vectors, neighbours and species: what :class:`ExplicitKernel` returns."""
+_Inputs = tuple[Tensor, Tensor, Tensor, Tensor]
+
+LearningKernel = Callable[[list[Tensor], *_Inputs], list[Tensor]]
+"""Of weights and the inputs of an :class:`ExplicitKernel`: what that returns."""
 
 
 class CompiledGradient:
@@ -85,8 +87,8 @@ class CompiledGradient:
                 raise ValueError("`potential` must be a copy of the one that the code was made of")
             weights: list[Tensor] = list(_learning_kernel(potential).parameters())
 
-            def kernel(vectors: Tensor, neighbors: Tensor, species: Tensor) -> list[Tensor]:
-                return self._kernel(weights, vectors, neighbors, species)
+            def kernel(*inputs: *_Inputs) -> list[Tensor]:
+                return self._kernel(weights, *inputs)
 
             device = potential.anchor.device
             compiled = CompiledPotential(kernel, describe(potential), device, multiple=2)
@@ -159,11 +161,11 @@ def _sizes(kernel: nn.Module) -> tuple[int, int]:
     return n_atoms, n_slots
 
 
-def _structure(kernel: ExplicitKernel, sizes: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor]:
-    """Return random edge vectors, neighbours and species.
+def _structure(kernel: ExplicitKernel, sizes: tuple[int, int]) -> _Inputs:
+    """Return random inputs of a kernel.
 
     Atoms have as many neighbours as those of the training data; other slots are empty, as
-    :func:`eqpot.nn.neighbors.pad_edges` leaves them.
+    :func:`eqpot.nn.neighbors.pad_edges` leaves them. In each slot atoms are neighbours in pairs.
     """
     n_atoms, n_slots = sizes
     generator = torch.Generator().manual_seed(0)
@@ -174,10 +176,12 @@ def _structure(kernel: ExplicitKernel, sizes: tuple[int, int]) -> tuple[Tensor, 
     )
     vectors = vectors / vectors.norm(dim=1, keepdim=True) * (kernel.model.r_max * lengths)
     vectors = vectors.masked_fill(empty, 2.0 * kernel.model.r_max)
-    neighbors = torch.randint(n_atoms, sizes, generator=generator)
+    sums = torch.randint(n_atoms, (n_slots,), generator=generator)  # of the two atoms of a pair
+    neighbors = (sums - torch.arange(n_atoms)[:, None]) % n_atoms
+    incoming = (n_slots * neighbors + torch.arange(n_slots)).t().contiguous()
     species = torch.randint(len(kernel.reference_energies), (n_atoms,), generator=generator)
     device = kernel.reference_energies.device
-    return vectors.to(device), neighbors.to(device), species.to(device)
+    return vectors.to(device), neighbors.to(device), incoming.to(device), species.to(device)
 
 
 def _verify(compiled: LearningKernel, kernel: ExplicitKernel, sizes: tuple[int, int]) -> None:
@@ -205,7 +209,7 @@ def _verify(compiled: LearningKernel, kernel: ExplicitKernel, sizes: tuple[int, 
 
 
 def _all_results(
-    kernel: ExplicitKernel, results: list[Tensor], inputs: tuple[Tensor, Tensor, Tensor]
+    kernel: ExplicitKernel, results: list[Tensor], inputs: _Inputs
 ) -> dict[str, Tensor]:
     """Return results by name, and the gradient of their sum to the kernel's weights, in float64.
 
@@ -213,14 +217,14 @@ def _all_results(
     """
     learning = [weight for weight in kernel.parameters() if weight.requires_grad]
     generator = torch.Generator().manual_seed(1)
-    energies, forces, shares = results
+    energies, forces, virials = results
     cotangents = [torch.randn(r.shape, generator=generator).to(r) for r in results]
     parts = torch.autograd.grad(results, learning, cotangents, materialize_grads=True)
     found = {
         # E0s are thousands of eV and exact: an error must not look small beside them
-        "energy": energies - kernel.reference_energies[inputs[2]],
+        "energy": energies - kernel.reference_energies[inputs[3]],
         "forces": forces,
-        "virial": shares,
+        "virial": virials,
         "gradient": torch.cat([part.flatten() for part in parts]),
     }
     return {name: value.detach().to(torch.float64) for name, value in found.items()}
