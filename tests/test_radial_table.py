@@ -71,3 +71,11 @@ def test_a_distance_that_is_no_number_gives_none():
     values = table(distances)[0]
     assert not values[:, 0].isfinite().any()
     assert values[:, 2].isfinite().all()
+
+
+def test_a_second_derivative_is_refused_not_zero():
+    distances = torch.tensor([[1.0, 2.0]], requires_grad=True)
+    values = RadialTable(network(torch.float32))(distances)
+    (slopes,) = torch.autograd.grad(values.square().sum(), distances, create_graph=True)
+    with pytest.raises(RuntimeError, match="have one derivative"):
+        torch.autograd.grad(slopes.sum(), distances)

@@ -1,7 +1,7 @@
 """Radial functions looked up in a table instead of computed by their network."""
 
 import copy
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -22,7 +22,8 @@ class RadialTable(nn.Module):
 
     The error falls with the fourth power of the interval h. The splines are twice continuously
     differentiable inside of ``r_max``; there value and slope vanish exactly, the second derivative
-    but for an error that falls with the square of the interval.
+    but for an error that falls with the square of the interval. Code can take the first derivative
+    only, which comes from the table like the values.
 
     Parameters
     ----------
@@ -54,12 +55,57 @@ class RadialTable(nn.Module):
 
     def forward(self, distances: Tensor) -> Tensor:
         """Return the functions, shape (n, n_functions, j), at distances of shape (n, j), Å."""
-        places = distances / self.interval
+        places = distances.detach() / self.interval
         # both ends: a distance that is no number must not read beyond the table, and gives none
-        intervals = places.detach().long().clamp(min=0, max=self.n_intervals)
+        intervals = places.long().clamp(min=0, max=self.n_intervals)
         t = (places - intervals)[:, :, None]
         c = self.coefficients[intervals].chunk(4, dim=2)
         values = c[0] + t * (c[1] + t * (c[2] + t * c[3]))
-        # `contiguous` would do, but compiled code lays out a concatenation alone as it is written:
-        # else it keeps the order of `values` and transposes at each use
-        return torch.cat(values.transpose(1, 2).chunk(2, dim=1), dim=1)
+        slopes = (c[1] + t * (2.0 * c[2] + t * (3.0 * c[3]))) / self.interval
+        found: Tensor = _KnownSlopes.apply(distances, _slots_last(values), _slots_last(slopes))
+        return found
+
+
+def _slots_last(values: Tensor) -> Tensor:
+    """Return values (n, j, a) as (n, a, j).
+
+    `contiguous` would do, but compiled code lays out a concatenation alone as it is written: else
+    it keeps the order of `values` and transposes at each use.
+    """
+    return torch.cat(values.transpose(1, 2).chunk(2, dim=1), dim=1)
+
+
+class _KnownSlopes(torch.autograd.Function):
+    """``apply(distances, values, slopes)`` gives values that know their slopes.
+
+    From one look into the table, where a gradient through the polynomials would take two.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, distances: Tensor, values: Tensor, slopes: Tensor) -> Tensor:
+        """Return the values, shape (n, a, j), for distances of shape (n, j)."""
+        ctx.save_for_backward(distances, slopes)
+        return values
+
+    @staticmethod
+    def backward(ctx: Any, cotangent: Tensor) -> tuple[Tensor, None, None]:
+        """Return the gradient to the distances."""
+        slopes: Tensor = _LastSlopes.apply(*ctx.saved_tensors)
+        return (cotangent * slopes).sum(dim=1), None, None
+
+
+class _LastSlopes(torch.autograd.Function):
+    """Slopes that are no constants, and whose own slopes nobody computed."""
+
+    @staticmethod
+    def forward(ctx: Any, distances: Tensor, slopes: Tensor) -> Tensor:
+        """Return the slopes."""
+        return slopes
+
+    @staticmethod
+    def backward(ctx: Any, cotangent: Tensor) -> tuple[Tensor, None]:
+        """Refuse."""
+        raise RuntimeError(
+            "tabulated radial functions have one derivative; for a second one take the potential "
+            "that was trained, which computes them by its networks"
+        )
