@@ -201,8 +201,8 @@ def compile_potential(potential: Potential) -> CompiledPotential:
     ------
     CompilationError
         If there is no C++ compiler.
-    RuntimeError
-        If the compiled potential differs from the given one.
+    ExportError
+        If the compiled potential differs from the given one or cannot be compared with it.
     TypeError
         If the model is of no family that files know.
     """
@@ -244,8 +244,8 @@ def export_compiled(
         If a file cannot be read or written.
     CompilationError
         If there is no C++ compiler.
-    RuntimeError
-        If the package differs from the potential; nothing is written then.
+    ExportError
+        If the package differs from the potential or cannot be compared with it; nothing is written.
     ValueError
         If the native file is refused (see :func:`eqpot.files.load_potential`).
     """

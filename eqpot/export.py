@@ -51,8 +51,8 @@ def export_torchscript(
     ------
     OSError
         If a file cannot be read or written.
-    RuntimeError
-        If the program differs from the potential; nothing is written then.
+    ExportError
+        If the program differs from the potential or cannot be compared with it; nothing is written.
     ValueError
         If the native file is refused (see :func:`eqpot.files.load_potential`).
     """

@@ -37,6 +37,10 @@ _CALLS: Final = 3  # the profiling executor of TorchScript compiles anew at the 
 Program = Callable[..., Tuple[Tensor, Tensor, Tensor, Tensor, Tensor]]
 
 
+class ExportError(RuntimeError):
+    """An exported program differs from its potential, or cannot be compared with it."""
+
+
 class ExplicitPotential(nn.Module):
     """A potential whose arguments and results are plain tensors, as engines call it.
 
@@ -189,7 +193,7 @@ def verify(program: Program, potential: Potential) -> float:
 
     Raises
     ------
-    RuntimeError
+    ExportError
         If they differ by more than rounding, or the potential overflows wherever it is drawn.
     """
     eager = ExplicitPotential(potential)
@@ -210,7 +214,7 @@ def verify(program: Program, potential: Potential) -> float:
             if all(bool((tensor.abs() < largest_sound).all()) for tensor in expected):
                 break
         else:
-            raise RuntimeError(
+            raise ExportError(
                 f"the potential overflows {dtype} for {n_atoms} atoms at random places, so no "
                 "export can be compared with it; nothing was written"
             )
@@ -225,7 +229,7 @@ def verify(program: Program, potential: Potential) -> float:
                 difference = (result - reference).abs().max().item()
                 difference /= max(1.0, (reference - offsets.get(name, zero)).abs().max().item())
                 if not difference <= _TOLERANCE[dtype]:
-                    raise RuntimeError(
+                    raise ExportError(
                         f"the exported program differs from the potential: `{name}` by "
                         f"{difference:.1e} (relative) for {n_atoms} atoms; nothing was written"
                     )

@@ -11,12 +11,16 @@ from ase.io import write
 from typer.testing import CliRunner
 
 import eqpot.cli.train
+import eqpot.training.run
 from eqpot.cli.train import app
 from eqpot.files import load_potential
+from eqpot.program import ExportError
+from eqpot.report.head import judge_training
 from eqpot.training.loggers import CsvLogger
 from eqpot.training.recipe import parse_duration
 from eqpot.training.rescue import DivergedError
 from eqpot.verification import verify
+from eqpot.verification.checks import Status
 from training_runs import quiet_run, recipe_of, write_frames
 
 
@@ -150,3 +154,18 @@ def test_a_logger_that_fails_is_left_out_and_the_run_goes_on(frames, tmp_path, m
     result = quiet_run(recipe_of(frames, tmp_path / "run", loggers=["csv"]))
     (event,) = result.training.events
     assert event["kind"] == "logger" and "no space left" in event["message"]
+
+
+def test_a_potential_that_cannot_be_exported_is_left_with_all_else(frames, tmp_path, monkeypatch):
+    def refused(*_):
+        raise ExportError("the potential overflows")
+
+    monkeypatch.setattr(eqpot.training.run, "export_torchscript", refused)
+    output = tmp_path / "out"
+    result = quiet_run(recipe_of(frames, output))
+    assert (output / "potential.eqpot").exists() and not (output / "potential.pt").exists()
+    (event,) = json.loads((output / "metrics.json").read_text())["events"]
+    assert (event["kind"], event["message"]) == ("no_export", "the potential overflows")
+    assert "no_export: the potential overflows" in (output / "train.log").read_text()
+    verdict = judge_training(result.metrics["events"])
+    assert verdict.status is Status.WARNING and "There is no TorchScript export" in verdict.message

@@ -7,6 +7,7 @@ import typer
 
 from eqpot.compilation import export_compiled
 from eqpot.export import export_torchscript
+from eqpot.program import ExportError
 
 _WRITERS: Final = {".pt": export_torchscript, ".pt2": export_compiled}
 
@@ -29,5 +30,8 @@ def export(
         )
     if output.suffix == ".pt2":
         typer.echo("compiling: a minute or two, without a sign of life", err=True)
-    _WRITERS[output.suffix](potential, output, dtype)
+    try:
+        _WRITERS[output.suffix](potential, output, dtype)
+    except ExportError as error:
+        raise ValueError(f"{potential}: {error}") from error
     typer.echo(f"written: {output}")

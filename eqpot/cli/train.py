@@ -57,12 +57,13 @@ def _report(result: RunResult, log: RunLog) -> None:
     verification, failure = None, ""
     train = result.evaluations["train"]
     anchor = result.training.potential.anchor
+    export = result.output / "potential.pt"
     try:
         verification = verify(
             result.output / "potential.eqpot",
             train.frames,
             result.evaluations.get("validation", train).frames,
-            export=result.output / "potential.pt",
+            export=export if export.exists() else None,
             dtype=anchor.dtype,
             device=anchor.device,
             tell=log.line,

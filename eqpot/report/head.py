@@ -146,13 +146,16 @@ def judge_training(events: Iterable[Mapping[str, Any]]) -> Check:
     kinds = [str(event.get("kind", "")) for event in events]
     n_rollbacks = kinds.count("rollback")
     n_excluded = kinds.count("frame_excluded")
+    troubles = []
     if n_rollbacks or n_excluded:
-        return Check(
-            "training",
-            Status.WARNING,
+        troubles.append(
             f"The training went back to an earlier state {counted(n_rollbacks, 'time')} and left "
-            f"out {counted(n_excluded, 'frame')}; see its events.",
+            f"out {counted(n_excluded, 'frame')}; see its events."
         )
+    if "no_export" in kinds:
+        troubles.append("There is no TorchScript export of the potential; its events say why.")
+    if troubles:
+        return Check("training", Status.WARNING, " ".join(troubles))
     return Check("training", Status.GOOD, "The training went through without a setback.")
 
 

@@ -22,6 +22,7 @@ from eqpot.export import export_torchscript
 from eqpot.files import save_potential
 from eqpot.physics.reference_energies import reference_energies
 from eqpot.potential import Potential
+from eqpot.program import ExportError
 from eqpot.training.base_potential import BasePotential
 from eqpot.training.checkpoint import CheckpointFolder
 from eqpot.training.compiled import check_compiled
@@ -301,7 +302,11 @@ def _write_results(
         log.line(f"{name}: {evaluation}")
     errors = {name: evaluation.as_dict() for name, evaluation in evaluations.items()}
     save(errors)
-    export_torchscript(native, output / "potential.pt", recipe.training.dtype)
+    try:
+        export_torchscript(native, output / "potential.pt", recipe.training.dtype)
+    except ExportError as error:  # the potential is written, and what follows tells more of it
+        result.events.append({"step": result.n_steps, "kind": "no_export", "message": str(error)})
+        log.line(f"no_export: {error}")
     potential, statistics = result.potential, start.statistics
     references = zip(potential.atomic_numbers, potential.reference_energies, strict=True)
     metrics = {
