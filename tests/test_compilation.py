@@ -9,6 +9,7 @@ import pytest
 import torch
 from ase import Atoms
 from ase.build import bulk
+from torch.fx.experimental.proxy_tensor import make_fx
 
 import eqpot.compilation
 import laws
@@ -48,7 +49,7 @@ def around(potential):
 
     def checked(vectors, neighbors, incoming, species):
         assert len(neighbors) == len(species) == len(vectors) >= 2
-        assert incoming.shape == neighbors.t().shape
+        assert incoming.shape == neighbors.t().shape and incoming.is_contiguous()
         assert neighbors.shape[1] % 16 == 0 < neighbors.shape[1]
         assert vectors.dtype == torch.float64
         return kernel(vectors, neighbors, incoming, species)
@@ -91,6 +92,18 @@ def test_what_surrounds_the_code_computes_as_the_potential():
     potential = random_potential(repulsion=True)
     assert_agrees(around(potential), potential, 1e-14)
     check_laws(around(potential))
+
+
+def test_no_sum_of_the_code_adds_to_places_that_threads_share():
+    kernel = explicit_kernel(random_potential(torch.float32, preset="medium", repulsion=True))
+    vectors = torch.ones(5, 3, 16, dtype=torch.float64)
+    slots = torch.zeros(5, 16, dtype=torch.long)
+    with torch.enable_grad():
+        graph = make_fx(kernel)(vectors, slots, slots.t().contiguous(), slots[:, 0].contiguous())
+    shared = {"index_add", "index_put", "scatter_add", "scatter_reduce"}
+    called = [node.target for node in graph.graph.nodes if node.op == "call_function"]
+    names = {str(operation).split(".")[1] for operation in called if "." in str(operation)}
+    assert "bmm" in names and not names & shared
 
 
 @pytest.fixture

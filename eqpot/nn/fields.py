@@ -51,13 +51,10 @@ class Gate(nn.Module):
         Number of channels.
     """
 
-    degrees: Tensor
-
     def __init__(self, l_max: int, n_features: int) -> None:
         super().__init__()
         self.l_max = l_max
         self.factors = nn.Linear(n_features, l_max * n_features) if l_max > 0 else None
-        self.register_buffer("degrees", torch.tensor(degrees(l_max)), persistent=False)
 
     def forward(self, field: Tensor) -> Tensor:
         """Return the gated field, same shape; zero for a field of zero."""
@@ -67,5 +64,6 @@ class Gate(nn.Module):
             return gated
         factors = 2.0 * torch.sigmoid(self.factors(scalars))
         factors = factors.view(scalars.shape[0], self.l_max, scalars.shape[1]).transpose(0, 1)
-        higher = field[1:] * factors.index_select(0, self.degrees[1:] - 1)  # knc,knc->knc
-        return torch.cat([gated, higher])
+        # not by an index, whose gradient would be added row by row in any order by several threads
+        repeated = [factors[i : i + 1].expand(2 * i + 3, -1, -1) for i in range(self.l_max)]
+        return torch.cat([gated, field[1:] * torch.cat(repeated)])  # knc,knc->knc
