@@ -120,13 +120,18 @@ class CostCounter:
     def _stage(self) -> str:
         frame = sys._getframe(2)
         while frame is not None:
-            module = frame.f_globals.get("__name__", "")
-            name = frame.f_code.co_qualname
-            for place in (f"{module}:{name}", f"{module}:{name.partition('.')[0]}", module):
-                if place in self.stages:
-                    return self.stages[place]
+            stage = self._named(frame.f_globals.get("__name__", ""), frame.f_code.co_qualname)
+            if stage is not None:
+                return stage
             frame = frame.f_back  # type: ignore[assignment]
         return ELSEWHERE
+
+    def _named(self, module: str, name: str) -> str | None:
+        """Return the stage of a function or class, if the table names it."""
+        for place in (f"{module}:{name}", f"{module}:{name.partition('.')[0]}", module):
+            if place in self.stages:
+                return self.stages[place]
+        return None
 
     def _mark(self, tensors: Iterable[Any], stage: str) -> None:
         """Mark the nodes that made the tensors, back to those that are marked."""
@@ -138,9 +143,13 @@ class CostCounter:
             # leaves are left alone: they outlive the computation, and so would our hooks
             if node is None or hasattr(node, "variable") or _PLACE in node.metadata:
                 continue
-            node.metadata[_PLACE] = stage
-            node.register_prehook(lambda gradients, stage=stage: self._begin(gradients, stage))
-            node.register_hook(lambda gradients, _, stage=stage: self._mark(gradients, stage))
+            own = stage
+            written = getattr(node, "_forward_cls", None)  # a `torch.autograd.Function`, no call
+            if written is not None:
+                own = self._named(written.__module__, written.__qualname__) or stage
+            node.metadata[_PLACE] = own
+            node.register_prehook(lambda gradients, stage=own: self._begin(gradients, stage))
+            node.register_hook(lambda gradients, _, stage=own: self._mark(gradients, stage))
             nodes += [before for before, _ in node.next_functions]
 
     def _begin(self, gradients: Iterable[Any], stage: str) -> None:

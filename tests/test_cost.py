@@ -5,6 +5,7 @@ import torch
 from ase.build import bulk
 
 from eqpot.cost import FORWARD, Cost, CostCounter
+from eqpot.models.deployment import deployed
 from eqpot.nn.density import ChannelDensity
 from eqpot.nn.fields import DegreeLinear
 from eqpot.nn.neighbors import pad_edges
@@ -89,6 +90,14 @@ def test_all_of_a_potential_has_a_stage():
         2 * layers + n_hidden * (8 + 16)
     )  # 8 functions, and 8 more for fields
     assert evaluation.costs["radial functions", FORWARD].multiply_adds == radial
+
+
+def test_derivatives_written_by_hand_belong_to_their_stage():
+    potential = random_potential(torch.float32)
+    deployed_potential = potential.with_model(deployed(potential.model))
+    graph = graph_of(bulk("Si", cubic=True), potential.r_max)
+    counted = count_evaluation(deployed_potential, graph)
+    assert counted.costs["radial functions", "backward"].n_bytes > 0
 
 
 def test_counting_changes_nothing():
