@@ -179,7 +179,10 @@ def _layout(path: Path, data: bytes, kind: SealedKind) -> dict[str, Any]:
 
 def _foreign_kind(data: bytes) -> str:
     if data[:4] == b"PK\x03\x04":
-        return "it is a zip archive (TorchScript, torch.save or other), which is never opened here"
+        return (
+            "it is a zip archive (TorchScript .pt, compiled .pt2, torch.save or other), which is "
+            "never opened here; give the .eqpot file that an export was made from"
+        )
     if data[:1] == b"\x80" and data[1:2] <= b"\x05":
         return "it is a Python pickle, which is never opened here"
     if data[:8] == b"\x89HDF\r\n\x1a\n":

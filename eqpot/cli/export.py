@@ -6,6 +6,7 @@ from typing import Annotated, Final
 import typer
 
 from eqpot.compilation import export_compiled
+from eqpot.data.checksums import sha256_of
 from eqpot.export import export_torchscript
 from eqpot.program import ExportError
 
@@ -29,9 +30,9 @@ def export(
             f"`output` must end in .pt (TorchScript) or .pt2 (machine code), got {output.name!r}"
         )
     if output.suffix == ".pt2":
-        typer.echo("compiling: a minute or two, without a sign of life", err=True)
+        typer.echo("compiling: one to three minutes in which nothing is shown", err=True)
     try:
         _WRITERS[output.suffix](potential, output, dtype)
     except ExportError as error:
         raise ValueError(f"{potential}: {error}") from error
-    typer.echo(f"written: {output}")
+    typer.echo(f"written: {output}, SHA-256 {sha256_of(output)}")
