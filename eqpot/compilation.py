@@ -87,6 +87,11 @@ class CompiledPotential(nn.Module):
             As there.
         training
             Keep the graph of the results, if the kernel has one.
+
+        Raises
+        ------
+        ValueError
+            If an element is unknown, or as :meth:`of_edges`.
         """
         edge_index, batch = graph[keys.EDGE_INDEX], graph[keys.BATCH]
         species = known_species(self.species_of, graph[keys.ATOMIC_NUMBERS])
@@ -119,6 +124,11 @@ class CompiledPotential(nn.Module):
             Shape (n_atoms,).
         training
             As for :meth:`forward`.
+
+        Raises
+        ------
+        ValueError
+            If an atom has another number of edges from it than to it.
         """
         n_atoms = len(species)
         n_blocks = max(_LEAST, n_atoms)
@@ -138,9 +148,11 @@ class CompiledPotential(nn.Module):
 class ExplicitKernel(nn.Module):
     """The part of a potential that is compiled, to be traced.
 
-    It takes edge vectors in float64, shape (n, 3, j), neighbours (n, j), the slots where each atom
-    is the neighbour (j, n), and species (n,), and returns of each atom, in float64: energies, eV,
-    shape (n,); forces, eV/Å, shape (n, 3); and its part of the virial, eV, shape (n, 9).
+    It takes neighbours in slots: edge vectors, Å, float64, shape (n, 3, j), and neighbours (n, j)
+    of :func:`eqpot.nn.neighbors.pad_edges`; and (j, n) of
+    :func:`eqpot.nn.neighbors.incoming_slots`; these two, and species (n,), are int64. It returns of
+    each atom, in float64: energies, eV, shape (n,); forces, eV/Å, shape (n, 3); and its part of the
+    virial, eV, shape (n, 9).
 
     Parameters
     ----------
@@ -268,7 +280,8 @@ def load_compiled(
 ) -> tuple[Program, dict[str, Any]]:
     """Return a compiled potential and its metadata.
 
-    **Loading such a file runs machine code from it.**
+    **Loading such a file runs machine code from it.** It refuses lists that lack an edge in one of
+    its two directions.
 
     Parameters
     ----------
@@ -323,7 +336,8 @@ def _compile(potential: Potential, path: Path, metadata: dict[str, Any]) -> None
         # gradients are traced first, since torch.export cannot: what it sees is one plain graph
         with torch.enable_grad():
             kernel = explicit_kernel(potential)
-            graph = make_fx(kernel, {}, "symbolic", _allow_non_fake_inputs=True)(*inputs)
+            trace = make_fx(kernel, tracing_mode="symbolic", _allow_non_fake_inputs=True)
+            graph = trace(*inputs)
         shapes = ({0: atoms, 2: slots}, {0: atoms, 1: slots}, {0: slots, 1: atoms}, {0: atoms})
         exported = torch.export.export(graph, inputs, dynamic_shapes=shapes)
         text = {_KEY: json.dumps(metadata, ensure_ascii=True)}

@@ -358,8 +358,10 @@ def test_incoming_slots_are_those_where_an_atom_is_the_neighbour(both_ways):
         expected = slots[both_ways[1] == atom].tolist()
         assert found[: len(expected)] == expected
         assert found[len(expected) :] == [n_slots * atom + s for s in range(len(expected), n_slots)]
-    with pytest.raises(ValueError, match="each edge in both directions"):
+    with pytest.raises(ValueError, match="both directions, got 1 from and 2 to atom 0"):
         incoming_slots(both_ways[:, 1:], slots[1:], neighbors)
+    with pytest.raises(ValueError, match="must not decrease; sort the edges"):
+        incoming_slots(both_ways.flip(1), slots, neighbors)
 
 
 def test_rows_of_neighbors_and_sums_of_what_comes_in_are_each_others_gradient(both_ways):

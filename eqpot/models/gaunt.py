@@ -185,8 +185,8 @@ class GauntModel(nn.Module):
         species
             Shape (n_atoms,).
         incoming
-            As of :func:`eqpot.nn.neighbors.incoming_slots`, for gradients that threads sum without
-            waiting for each other.
+            As of :func:`eqpot.nn.neighbors.incoming_slots`, for gradients that are summed atom by
+            atom; without, they are added edge by edge.
         """
         distances, harmonics = self.geometry(vectors)
         kept = self.first_skip(self.embedding[species], species)

@@ -73,18 +73,24 @@ def incoming_slots(edge_index: Tensor, slots: Tensor, neighbors: Tensor) -> Tens
     Returns
     -------
     Tensor
-        Slots counted through all atoms, shape (n_slots, n_atoms), a layout that compiled loops sum
-        four times as fast as the other; where an atom has no more, an empty slot of its own.
+        Slots counted through all atoms, shape (n_slots, n_atoms): compiled loops sum over the first
+        axis with whole vectors. Where an atom has no more, an empty slot of its own.
 
     Raises
     ------
     ValueError
-        If an atom has another number of edges from it than to it.
+        If an atom has another number of edges from it than to it, or centres do not ascend.
     """
     receivers, order = torch.sort(edge_index[1], stable=True)
     if not torch.equal(receivers, edge_index[0]):
+        n_atoms = len(neighbors)
+        sent, received = (torch.bincount(ends, minlength=n_atoms) for ends in edge_index)
+        atoms = (sent != received).nonzero().flatten().tolist()
+        if not atoms:
+            raise ValueError("`edge_index[0]`, the centres, must not decrease; sort the edges")
         raise ValueError(
-            "`edge_index` must hold each edge in both directions: as many from an atom as to it"
+            f"`edge_index` must hold each edge in both directions, got {int(sent[atoms[0]])} from "
+            f"and {int(received[atoms[0]])} to atom {atoms[0]}"
         )
     incoming = torch.arange(neighbors.numel(), device=slots.device)
     incoming = incoming.index_copy(0, slots, slots.index_select(0, order))
@@ -110,7 +116,8 @@ def neighbor_rows(table: Tensor, neighbors: Tensor, incoming: Tensor | None) -> 
     neighbors
         As of :func:`pad_edges`.
     incoming
-        As of :func:`incoming_slots`, if the gradient is to be summed by :func:`incoming_sums`.
+        As of :func:`incoming_slots`, if the gradient, zero in empty slots, is to be summed by
+        :func:`incoming_sums`.
     """
     if incoming is None:
         return rows(table, neighbors)
@@ -138,7 +145,7 @@ def incoming_sums(sent: Tensor, neighbors: Tensor, incoming: Tensor) -> Tensor:
 
 
 class _NeighborRows(torch.autograd.Function):
-    """Rows of neighbours, whose gradient are :class:`_IncomingSums`."""
+    """Rows of neighbours; the gradient is of :class:`_IncomingSums`, if zero in empty slots."""
 
     @staticmethod
     def forward(ctx: Any, table: Tensor, neighbors: Tensor, incoming: Tensor) -> Tensor:
@@ -151,7 +158,7 @@ class _NeighborRows(torch.autograd.Function):
 
 
 class _IncomingSums(torch.autograd.Function):
-    """Sums of what edges bring, whose gradient are :class:`_NeighborRows`."""
+    """Sums of what edges bring; the gradient is of :class:`_NeighborRows`, but for empty slots."""
 
     @staticmethod
     def forward(ctx: Any, sent: Tensor, neighbors: Tensor, incoming: Tensor) -> Tensor:

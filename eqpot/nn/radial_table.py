@@ -22,8 +22,8 @@ class RadialTable(nn.Module):
 
     The error falls with the fourth power of the interval h. The splines are twice continuously
     differentiable inside of ``r_max``; there value and slope vanish exactly, the second derivative
-    but for an error that falls with the square of the interval. Code can take the first derivative
-    only, which comes from the table like the values.
+    but for an error that falls with the square of the interval. A second derivative by
+    autograd raises :class:`RuntimeError`: the first comes from the table, like the values.
 
     Parameters
     ----------
@@ -90,12 +90,12 @@ class _KnownSlopes(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, cotangent: Tensor) -> tuple[Tensor, None, None]:
         """Return the gradient to the distances."""
-        slopes: Tensor = _LastSlopes.apply(*ctx.saved_tensors)
+        slopes: Tensor = _FirstDerivative.apply(*ctx.saved_tensors)
         return (cotangent * slopes).sum(dim=1), None, None
 
 
-class _LastSlopes(torch.autograd.Function):
-    """Slopes that are no constants, and whose own slopes nobody computed."""
+class _FirstDerivative(torch.autograd.Function):
+    """``apply(distances, slopes)`` gives slopes that depend on distances in an unknown way."""
 
     @staticmethod
     def forward(ctx: Any, distances: Tensor, slopes: Tensor) -> Tensor:

@@ -164,8 +164,8 @@ def _sizes(kernel: nn.Module) -> tuple[int, int]:
 def _structure(kernel: ExplicitKernel, sizes: tuple[int, int]) -> _Inputs:
     """Return random inputs of a kernel.
 
-    Atoms have as many neighbours as those of the training data; other slots are empty, as
-    :func:`eqpot.nn.neighbors.pad_edges` leaves them. In each slot atoms are neighbours in pairs.
+    Atoms have as many neighbours as those of the training data; other slots are empty: their
+    vectors are beyond the radius. In each slot atoms are neighbours in pairs.
     """
     n_atoms, n_slots = sizes
     generator = torch.Generator().manual_seed(0)
