@@ -20,6 +20,7 @@ from eqpot.compiler import check_compiler, without_deprecations
 from eqpot.durable import write_durably
 from eqpot.files import describe, dtype_of
 from eqpot.graph import Graph
+from eqpot.missing import missing_file
 from eqpot.models import GauntModel
 from eqpot.models.deployment import deployed
 from eqpot.nn.neighbors import incoming_slots, incoming_sums, pad_edges
@@ -307,6 +308,7 @@ def load_compiled(
         package = Path(folder) / "potential.pt2"
         package.write_bytes(data)
         metadata = _metadata(path, package)
+        _check_runs(path, metadata)
         try:
             kernel = _kernel(package)
         except RuntimeError as error:
@@ -316,6 +318,35 @@ def load_compiled(
             ) from error
     compiled = CompiledPotential(kernel, metadata, torch.device(metadata["device"]))
     return ExplicitPotential(compiled), metadata
+
+
+def read_compiled_metadata(path: str | Path) -> dict[str, Any]:
+    """Return the metadata of a compiled package, of any version. None of its code is loaded.
+
+    Raises
+    ------
+    OSError
+        If there is no such file.
+    ValueError
+        If the file is no such package.
+    """
+    path = Path(path)
+    return _metadata(path, path)
+
+
+def _metadata(path: Path, package: Path) -> dict[str, Any]:
+    """Return the metadata of a package; messages name the path."""
+    try:
+        with zipfile.ZipFile(package) as archive:
+            names = [n for n in archive.namelist() if n.endswith(".wrapper_metadata.json")]
+            found = json.loads(json.loads(archive.read(names[0]))[_KEY]) if names else {}
+    except FileNotFoundError as error:
+        raise missing_file(path) from error
+    except (zipfile.BadZipFile, KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path}: is no compiled package that eqpot exported") from error
+    if not isinstance(found, dict) or found.get("format") != _FORMAT:
+        raise ValueError(f"{path}: is no compiled package that eqpot exported")
+    return found
 
 
 def _compile(potential: Potential, path: Path, metadata: dict[str, Any]) -> None:
@@ -359,27 +390,17 @@ def _kernel(package: Path) -> Kernel:
     return lambda *inputs: loader.boxed_run(list(inputs))
 
 
-def _metadata(path: Path, package: Path) -> dict[str, Any]:
-    """Return the metadata of a package, read without loading its code."""
-    try:
-        with zipfile.ZipFile(package) as archive:
-            names = [n for n in archive.namelist() if n.endswith(".wrapper_metadata.json")]
-            found = json.loads(json.loads(archive.read(names[0]))[_KEY]) if names else {}
-    except (zipfile.BadZipFile, KeyError, ValueError) as error:
-        raise ValueError(f"{path}: is no compiled package that eqpot exported") from error
-    if found.get("format") != _FORMAT:
-        raise ValueError(f"{path}: is no compiled package that eqpot exported")
-    assert isinstance(found, dict)
-    version = found.get("format_version", 1)
+def _check_runs(path: Path, metadata: dict[str, Any]) -> None:
+    """Check that a package is for this eqpot and this processor."""
+    version = metadata.get("format_version", 1)
     if version != _VERSION:
         raise ValueError(
             f"{path}: is a compiled package of version {version}, this eqpot runs version "
-            f"{_VERSION}; export the potential again"
+            f"{_VERSION}; export the potential again, with `eqpot export`"
         )
     present = torch.backends.cpu.get_cpu_capability()
-    if found["processor"] != present:
+    if metadata["processor"] != present:
         raise ValueError(
-            f"{path}: was compiled for processors with {found['processor']}, this one has "
+            f"{path}: was compiled for processors with {metadata['processor']}, this one has "
             f"{present}; export the potential on a machine like this one"
         )
-    return found

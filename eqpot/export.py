@@ -7,6 +7,7 @@ unless its SHA-256 is given or it is trusted by name.
 import io
 import json
 import warnings
+import zipfile
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,6 +16,7 @@ from torch import nn
 
 from eqpot.durable import write_durably
 from eqpot.files import dtype_of
+from eqpot.missing import missing_file
 from eqpot.potential import Potential
 from eqpot.program import ExplicitPotential, Program, open_source, read_trusted, verify
 
@@ -102,6 +104,29 @@ def load_torchscript(
     if metadata.get("format") != _FORMAT:
         raise ValueError(f"{path}: a TorchScript file, but not one that eqpot exported")
     return program, metadata
+
+
+def read_torchscript_metadata(path: str | Path) -> dict[str, Any]:
+    """Return the metadata of an exported program. None of its code is loaded.
+
+    Raises
+    ------
+    OSError
+        If there is no such file.
+    ValueError
+        If the file is no export.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = [n for n in archive.namelist() if n.endswith(f"/extra/{METADATA}")]
+            found = json.loads(archive.read(names[0])) if names else {}
+    except FileNotFoundError as error:
+        raise missing_file(Path(path)) from error
+    except (zipfile.BadZipFile, ValueError) as error:
+        raise ValueError(f"{path}: is no TorchScript file that eqpot exported") from error
+    if not isinstance(found, dict) or found.get("format") != _FORMAT:
+        raise ValueError(f"{path}: is no TorchScript file that eqpot exported")
+    return found
 
 
 def _script(module: nn.Module, extra_files: dict[str, str]) -> bytes:

@@ -1,9 +1,12 @@
 """Commands: frozen options; bad input gives one message, an exit code and no half-written file."""
 
+import hashlib
 import json
+import zipfile
 
 import numpy as np
 import pytest
+import torch
 import typer
 from ase.build import bulk
 from typer.main import get_command
@@ -95,9 +98,26 @@ def test_info_as_json_is_the_header(native, monkeypatch, capsys):
     assert json.loads(capsys.readouterr().out) == read_header(native)
 
 
-def test_export_writes_a_program(native, tmp_path, monkeypatch):
-    assert call(monkeypatch, "export", native, tmp_path / "p.pt", "--dtype", "float64") == 0
-    assert (tmp_path / "p.pt").stat().st_size > 0
+def test_an_export_tells_what_it_is_without_being_loaded(native, tmp_path, monkeypatch, capsys):
+    export = tmp_path / "p.pt"
+    assert call(monkeypatch, "export", native, export, "--dtype", "float64") == 0
+    sha256 = hashlib.sha256(export.read_bytes()).hexdigest()
+    assert sha256 in capsys.readouterr().out
+    monkeypatch.setattr(torch.jit, "load", None)
+    assert call(monkeypatch, "info", export) == 0
+    told = capsys.readouterr().out
+    header = read_header(native)
+    for expected in (sha256, header["file_sha256"], " ".join(header["elements"]), "float64"):
+        assert expected in told
+    assert call(monkeypatch, "info", export, "--json") == 0
+    assert json.loads(capsys.readouterr().out)["native_sha256"] == header["file_sha256"]
+    other = tmp_path / "other.zip"
+    with zipfile.ZipFile(other, "w") as archive:
+        archive.writestr("a", "b")
+    for content in (b"no archive", other.read_bytes()):
+        export.write_bytes(content)
+        assert call(monkeypatch, "info", export) == 1
+        assert "p.pt: is no TorchScript file that eqpot exported" in capsys.readouterr().err
 
 
 def test_evaluate_a_file_without_labels_is_one_message(native, tmp_path, monkeypatch, capsys):

@@ -1,5 +1,6 @@
 """Laws 18 and 41 for compiled code: it agrees with the potential, and none is loaded unasked."""
 
+import functools
 import hashlib
 import json
 import zipfile
@@ -20,6 +21,7 @@ from eqpot.compilation import (
     explicit_kernel,
     export_compiled,
     load_compiled,
+    read_compiled_metadata,
 )
 from eqpot.compiler import CompilationError, check_compiler
 from eqpot.data import collate
@@ -134,6 +136,7 @@ def test_metadata_is_read_before_the_code(uncompiled, monkeypatch):
         later.setattr(eqpot.compilation, "_VERSION", 5)
         with pytest.raises(ValueError, match=r"p\.pt2: .* of version 4, this eqpot runs version 5"):
             load_compiled(uncompiled, trust=True)
+        assert read_compiled_metadata(uncompiled) == metadata
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "OTHER")
     with pytest.raises(ValueError, match=r"p\.pt2: was compiled for processors with .*has OTHER"):
         load_compiled(uncompiled, trust=True)
@@ -155,10 +158,11 @@ def test_nothing_is_loaded_unasked(uncompiled, monkeypatch):
     with pytest.raises(ValueError, match="no compiled package"):
         load_compiled(uncompiled, trust=True)
     uncompiled.write_bytes(b"no archive")
-    with pytest.raises(ValueError, match="no compiled package"):
-        load_compiled(uncompiled, trust=True)
-    with pytest.raises(FileNotFoundError, match="no such file"):
-        load_compiled(uncompiled.with_name("absent.pt2"), trust=True)
+    for read in (functools.partial(load_compiled, trust=True), read_compiled_metadata):
+        with pytest.raises(ValueError, match="no compiled package"):
+            read(uncompiled)
+        with pytest.raises(FileNotFoundError, match="no such file"):
+            read(uncompiled.with_name("absent.pt2"))
 
 
 def test_code_that_differs_is_not_written(uncompiled, tmp_path, monkeypatch):

@@ -3,30 +3,75 @@
 import json
 import textwrap
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import typer
 
+from eqpot.compilation import read_compiled_metadata
+from eqpot.data.checksums import sha256_of
+from eqpot.export import read_torchscript_metadata
 from eqpot.files import read_header
+from eqpot.words import counted
+
+_EXPORTS: Final = {
+    ".pt": read_torchscript_metadata,
+    ".pth": read_torchscript_metadata,
+    ".pt2": read_compiled_metadata,
+}
 
 
 def info(
-    potential: Annotated[Path, typer.Argument(help="A potential (.eqpot).")],
+    potential: Annotated[
+        Path, typer.Argument(help="A potential (.eqpot), or an export (.pt, .pt2).")
+    ],
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the whole header as JSON, recipe included.")
     ] = False,
 ) -> None:
-    """Show elements, hyper-parameters, training and errors of a potential."""
-    header = read_header(potential)
+    """Show elements, hyper-parameters, training and errors of a potential; runs no code of a file.
+
+    Of an export: what it was made from, and for what.
+    """
+    read_metadata = _EXPORTS.get(potential.suffix)
+    header = (read_metadata or read_header)(potential)
     if as_json:
         typer.echo(json.dumps(header, indent=1))
         return
-    typer.echo("\n".join(summary(potential, header)))
+    write = summary if read_metadata is None else export_summary
+    typer.echo("\n".join(write(potential, header)))
+
+
+def export_summary(path: Path, metadata: dict[str, Any]) -> list[str]:
+    """Return the lines that tell what an export is."""
+    kind = "TorchScript program"
+    if "processor" in metadata:
+        threads = counted(metadata.get("n_threads", 1), "thread")
+        kind = f"compiled for {metadata['device']}, {metadata['processor']}, {threads}"
+    return [
+        f"{path}",
+        f"  SHA-256     {sha256_of(path)}",
+        f"  export      {kind}",
+        f"  made from   {metadata['native_sha256'] or 'a potential in memory'} (its identity)",
+        f"  elements    {' '.join(metadata['elements'])}",
+        f"  radius      {metadata['r_max']} Å",
+        *_model_lines(metadata),
+        f"  written by  eqpot {metadata['eqpot_version']}, torch {metadata['torch_version']}",
+        "  --json prints everything",
+    ]
+
+
+def _model_lines(header: dict[str, Any]) -> list[str]:
+    settings = ", ".join(f"{key} {value}" for key, value in header["model"]["settings"].items())
+    return textwrap.wrap(
+        f"{header['model']['kind']}: {settings}; {header['dtype']}",
+        width=100,
+        initial_indent="  model       ",
+        subsequent_indent=" " * 14,
+    )
 
 
 def summary(potential: Path, header: dict[str, Any]) -> list[str]:
     """Return the lines that tell what a potential is, without its recipe and checksums."""
-    settings = ", ".join(f"{key} {value}" for key, value in header["model"]["settings"].items())
     pairs = zip(header["elements"], header["reference_energies"], strict=True)
     provenance, errors = header["provenance"], header["errors"]
     repulsion = "nuclear (ZBL)" if header["repulsion"] else "none"
@@ -35,12 +80,7 @@ def summary(potential: Path, header: dict[str, Any]) -> list[str]:
         f"  identity    {header['file_sha256']}",
         f"  elements    {' '.join(header['elements'])}",
         f"  radius      {header['r_max']} Å",
-        *textwrap.wrap(
-            f"{header['model']['kind']}: {settings}; {header['dtype']}",
-            width=100,
-            initial_indent="  model       ",
-            subsequent_indent=" " * 14,
-        ),
+        *_model_lines(header),
         f"  repulsion   {repulsion}",
         f"  E0          {', '.join(f'{symbol} {energy:.6f} eV' for symbol, energy in pairs)}",
         f"  written by  eqpot {header['eqpot_version']}",
