@@ -161,6 +161,11 @@ def test_impossible_fraction(refusal, value):
     )
 
 
+def test_a_fraction_is_no_percentage(refusal):
+    (message,) = refusal(LEAST + "  validation: 10%\n")
+    assert message.startswith("line 4: `data.validation`: write a fraction as a number such as 0.1")
+
+
 def test_impossible_model(refusal):
     assert refusal(LEAST + "model:\n  l_max: 1\n  l_hidden: 2\n") == [
         "line 4: `model`: `l_hidden` must not be above `l_max` (1), got 2"

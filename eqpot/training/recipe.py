@@ -98,6 +98,8 @@ class DataSection(Section):
     def _fraction(cls, value: float | str) -> float | str:
         if isinstance(value, float) and not 0 < value < 1:
             raise ValueError(f"a fraction must lie between 0 and 1, got {value}")
+        if isinstance(value, str) and value.rstrip().endswith("%"):
+            raise ValueError(f"write a fraction as a number such as 0.1, got {value!r}")
         return value
 
 
