@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Dict, Final
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from eqpot import keys
@@ -131,15 +132,36 @@ class CompiledPotential(nn.Module):
         ValueError
             If an atom has another number of edges from it than to it.
         """
-        n_atoms = len(species)
-        n_blocks = max(_LEAST, n_atoms)
-        if n_atoms < n_blocks:  # atoms without neighbours fill up the least number
-            species = torch.cat([species, species.new_zeros(n_blocks - n_atoms)])
         neighbors, blocks, slots = pad_edges(
-            edge_index, vectors, n_blocks, self.r_max, self.multiple
+            edge_index, vectors, len(species), self.r_max, self.multiple
         )
         incoming = incoming_slots(edge_index, slots, neighbors)
-        parts = self.kernel(blocks, neighbors, incoming, species)
+        return self.of_blocks(blocks, neighbors, incoming, species, training)
+
+    def of_blocks(
+        self,
+        vectors: Tensor,
+        neighbors: Tensor,
+        incoming: Tensor,
+        species: Tensor,
+        training: bool = False,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return what :meth:`of_edges` does, of edges in blocks.
+
+        Parameters
+        ----------
+        vectors, neighbors, incoming, species
+            As :class:`ExplicitKernel`; ``n_slots`` a multiple of :attr:`multiple`.
+        training
+            As for :meth:`forward`.
+        """
+        n_atoms, n_slots = neighbors.shape
+        if n_atoms < _LEAST:  # atoms without neighbours fill up the least number
+            more = _LEAST - n_atoms
+            vectors = F.pad(vectors, (0, 0, 0, 0, 0, more), value=2.0 * self.r_max)
+            neighbors, species = F.pad(neighbors, (0, 0, 0, more)), F.pad(species, (0, more))
+            incoming = F.pad(incoming, (0, more), value=n_atoms * n_slots)
+        parts = self.kernel(vectors, neighbors, incoming, species)
         energies, forces, virials = (
             part[:n_atoms] if training else part[:n_atoms].detach() for part in parts
         )

@@ -8,7 +8,6 @@ from ase.calculators.calculator import PropertyNotImplementedError
 from ase.stress import full_3x3_to_voigt_6_stress
 
 from eqpot.calculators import ASECalculator
-from eqpot.calculators.ase import _order
 from eqpot.export import export_torchscript
 from potentials import soft_potential
 from strategies import ordinary_set, rattled, with_other_rows
@@ -118,16 +117,6 @@ def test_skin_changes_no_bit(potential):
         for name in one:
             assert np.array_equal(one[name], other[name]), (step, name)
     assert 1 < len(built) < 30  # kept for some steps, made anew after others
-
-
-@pytest.mark.parametrize("largest", [3, 10**7])  # the second does not fit into one number
-def test_edges_are_ordered_by_centre_neighbour_and_shift(largest):
-    rng = np.random.default_rng(0)
-    edge_index = rng.integers(0, 9, (2, 300))
-    shifts = rng.integers(-largest, largest + 1, (300, 3)).astype(np.float64)
-    rows = np.column_stack([*edge_index, shifts])
-    found = rows[_order(edge_index, shifts, 9)]
-    assert found.tolist() == sorted(rows.tolist())
 
 
 def test_answer_does_not_depend_on_history(potential):

@@ -1,7 +1,6 @@
 """A potential as a calculator of ASE."""
 
 import copy
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -12,9 +11,9 @@ from ase.calculators.calculator import Calculator, PropertyNotImplementedError, 
 from numpy.typing import NDArray
 
 from eqpot.allocation import keep_freed_memory
+from eqpot.calculators.verlet_list import VerletList
 from eqpot.compilation import CompiledPotential, compile_potential, load_compiled
 from eqpot.data.cells import check_cell
-from eqpot.data.neighbors import neighbor_list
 from eqpot.elements import SYMBOLS
 from eqpot.export import load_torchscript
 from eqpot.files import load_potential
@@ -24,21 +23,8 @@ from eqpot.models.deployment import deployed
 from eqpot.potential import N_ELEMENTS, Potential, species_table
 from eqpot.program import ExplicitPotential, Program
 
-CLOSEST: Final = 1e-3
-"""Atoms closer than this, in Å, are at one place: a mistake, not a structure."""
-
 _EDGES_AT_ONCE: Final = {False: 2**16, True: 2**20}  # by whether on a GPU
 _VOIGT: Final = ([0, 1, 2, 1, 0, 0], [0, 1, 2, 2, 2, 1])  # xx, yy, zz, yz, xz, xy
-_MARGIN: Final = 1e-6  # Å; edges at r_max exactly are chosen here, whatever the list rounds
-
-
-@dataclass(frozen=True)
-class Edges:
-    """Edges of a structure: index and shifts as in :mod:`eqpot.keys`, vectors (n_edges, 3) in Å."""
-
-    index: NDArray[np.int64]
-    shifts: NDArray[np.float64]
-    vectors: NDArray[np.float64]
 
 
 class ASECalculator(Calculator):
@@ -222,7 +208,7 @@ class ASECalculator(Calculator):
         inner = program.potential if isinstance(program, ExplicitPotential) else None
         self._compiled = inner if isinstance(inner, CompiledPotential) else None
         self._device = device
-        self._list: _VerletList | None = None
+        self._list: VerletList | None = None
 
     def check_state(self, atoms: Atoms, tol: float = 0.0) -> list[str]:
         """Return what of a structure changed since the last call; called by ASE.
@@ -340,18 +326,25 @@ class ASECalculator(Calculator):
             results["stress"] = results["stresses"].sum(axis=0)
         return results
 
+    def _kept_list(
+        self,
+        positions: NDArray[np.float64],
+        numbers: NDArray[np.int64],
+        cell: NDArray[np.float64],
+        pbc: NDArray[np.bool_],
+    ) -> VerletList:
+        if self._list is None or not self._list.holds(positions):
+            self._list = VerletList(positions, numbers, cell, pbc, self.r_max, self.skin)
+        return self._list
+
     def _edges(
         self,
         positions: NDArray[np.float64],
         numbers: NDArray[np.int64],
         cell: NDArray[np.float64],
         pbc: NDArray[np.bool_],
-    ) -> Edges:
-        if self._list is None or not self._list.holds(positions):
-            self._list = _VerletList(
-                positions, numbers, cell, pbc, self.r_max + self.skin + _MARGIN, self.skin
-            )
-        return self._list.edges(positions, self.r_max)
+    ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        return self._kept_list(positions, numbers, cell, pbc).edges(positions)
 
     def _run(
         self,
@@ -360,24 +353,27 @@ class ASECalculator(Calculator):
         cell: NDArray[np.float64],
         pbc: NDArray[np.bool_],
     ) -> tuple[float, NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-        edges = self._edges(positions, numbers, cell, pbc)
-
         def tensor(array: NDArray[Any]) -> torch.Tensor:
             return torch.from_numpy(array).to(self._device)
 
         if self._compiled is not None:
             # some thirty small operations less: a sixth of the time of a small molecule
-            parts = self._compiled.of_edges(
-                tensor(edges.index), tensor(edges.vectors), tensor(self._species_of[numbers])
+            kept = self._kept_list(positions, numbers, cell, pbc)
+            blocks = kept.blocks(positions, self._compiled.multiple)
+            parts = self._compiled.of_blocks(
+                tensor(blocks.vectors),
+                tensor(blocks.neighbors),
+                tensor(blocks.incoming),
+                tensor(self._species_of[numbers]),
             )
-            energy = parts[0].sum()
         else:
-            energy, node_energy, pulls, _, node_virial = self._program(
+            edge_index, edge_shifts = self._edges(positions, numbers, cell, pbc)
+            _, node_energy, pulls, _, node_virial = self._program(
                 tensor(positions),
                 tensor(cell[None]),
                 tensor(numbers.astype(np.int64)),
-                tensor(edges.index),
-                tensor(edges.shifts),
+                tensor(edge_index),
+                tensor(edge_shifts),
                 torch.zeros(len(positions), dtype=torch.int64, device=self._device),
             )
             parts = node_energy, pulls, node_virial
@@ -387,82 +383,7 @@ class ASECalculator(Calculator):
             raise ValueError(
                 f"energy or force of atom {broken[0]} is not finite; are atoms too close?"
             )
-        return float(energy), energies, forces, virials
-
-
-class _VerletList:
-    """Edges up to the radius and a skin, in one order, and the structure that they belong to."""
-
-    def __init__(
-        self,
-        positions: NDArray[np.float64],
-        numbers: NDArray[np.int64],
-        cell: NDArray[np.float64],
-        pbc: NDArray[np.bool_],
-        cutoff: float,
-        skin: float,
-    ) -> None:
-        self._positions = positions.copy()
-        self._numbers = numbers.copy()
-        self._cell = cell.copy()
-        self._pbc = pbc.copy()
-        self._skin = skin
-        edge_index, edge_shifts = neighbor_list(positions, cell, pbc, cutoff)
-        # One order, by centre, neighbour and shift: sums then round alike with any skin, and at a
-        # restart as in an uninterrupted run.
-        order = _order(edge_index, edge_shifts, len(positions))
-        self._edge_index = np.ascontiguousarray(edge_index[:, order])
-        self._edge_shifts = np.ascontiguousarray(edge_shifts[order])
-        self._offsets = self._edge_shifts @ cell
-
-    def is_of(
-        self, numbers: NDArray[np.int64], cell: NDArray[np.float64], pbc: NDArray[np.bool_]
-    ) -> bool:
-        """Return whether the structure of the list had these elements in this cell."""
-        return (
-            np.array_equal(numbers, self._numbers)
-            and np.array_equal(cell, self._cell)
-            and np.array_equal(pbc, self._pbc)
-        )
-
-    def holds(self, positions: NDArray[np.float64]) -> bool:
-        """Return whether no edge can be missing from the list now that atoms are here."""
-        moved = np.linalg.norm(positions - self._positions, axis=1).max(initial=0.0)
-        return bool(2.0 * moved < self._skin)
-
-    def edges(self, positions: NDArray[np.float64], r_max: float) -> Edges:
-        """Return the edges shorter than the radius at the present positions."""
-        i, j = self._edge_index
-        vectors = positions.take(j, axis=0) - positions.take(i, axis=0) + self._offsets
-        squares = np.einsum("ij,ij->i", vectors, vectors)
-        if squares.size and squares.min() < CLOSEST**2:
-            closest = int(squares.argmin())
-            raise ValueError(
-                f"atoms {i[closest]} and {j[closest]} are at one place: "
-                f"{squares[closest] ** 0.5:.1e} Å apart, must be {CLOSEST} Å or more"
-            )
-        near = np.flatnonzero(squares < r_max**2)
-        return Edges(
-            self._edge_index.take(near, axis=1),
-            self._edge_shifts.take(near, axis=0),
-            vectors.take(near, axis=0),
-        )
-
-
-def _order(
-    edge_index: NDArray[np.int64], edge_shifts: NDArray[np.float64], n_atoms: int
-) -> NDArray[np.intp]:
-    """Return the order of edges by centre, neighbour and shift."""
-    shifts = edge_shifts.astype(np.int64)
-    lowest = shifts.min(axis=0, initial=0)
-    spans = shifts.max(axis=0, initial=0) - lowest + 1
-    if float(n_atoms) ** 2 * float(np.prod(spans, dtype=np.float64)) >= 2.0**62:
-        return np.lexsort((*shifts.T[::-1], edge_index[1], edge_index[0]))
-    # one whole number for each edge: sorted four times as fast as five
-    key = edge_index[0] * n_atoms + edge_index[1]
-    for axis in range(3):
-        key = key * spans[axis] + (shifts[:, axis] - lowest[axis])
-    return np.argsort(key)
+        return float(energies.sum()), energies, forces, virials
 
 
 def _volume(cell: NDArray[np.float64], pbc: NDArray[np.bool_]) -> float | None:

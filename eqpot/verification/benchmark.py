@@ -13,7 +13,6 @@ from ase import Atoms
 from numpy.typing import NDArray
 
 from eqpot.calculators import ASECalculator
-from eqpot.calculators.ase import Edges
 from eqpot.cost import Cost, CostCounter
 from eqpot.data.neighbors import neighbor_list
 from eqpot.models import GauntModel
@@ -287,7 +286,7 @@ class _TimedCalculator(ASECalculator):
         numbers: NDArray[np.int64],
         cell: NDArray[np.float64],
         pbc: NDArray[np.bool_],
-    ) -> Edges:
+    ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
         started = time.perf_counter()
         edges = super()._edges(positions, numbers, cell, pbc)
         self.list_seconds += time.perf_counter() - started
