@@ -206,9 +206,10 @@ class ExplicitKernel(nn.Module):
             pairs = self.repulsion.pair_energies(*ends, vectors.transpose(1, 2))
             energies = energies + pairs.sum(dim=1).to(torch.float64)
         (gradient,) = torch.autograd.grad([energies.sum()], [vectors], create_graph=self.learning)
-        # row by row: a view of one product of them all would hang on strides that tracing guesses
-        virials = [-vectors[:, a : a + 1] * gradient for a in range(3)]
-        shares = torch.cat([-gradient, *virials], dim=1).transpose(1, 2)
+        # in rows of what an edge brings, which are summed at whole
+        turned = gradient.transpose(1, 2)
+        virials = [-vectors[:, a, :, None] * turned for a in range(3)]
+        shares = torch.cat([-turned, *virials], dim=2)
         sums = incoming_sums(shares, neighbors, incoming)
         results = [energies, gradient.sum(dim=2) + sums[:, :3], sums[:, 3:]]
         return results if self.learning else [result.detach() for result in results]

@@ -1,10 +1,13 @@
-"""Layers of the flagship: where the gate is, and what readouts make of scalars."""
+"""Layers of the flagship: what they make of neighbours, where the gate is, what readouts see."""
 
 import pytest
 import torch
+from torch import nn
 
 from eqpot.models import settings_of
-from eqpot.models.interactions import GauntLayer, Readout
+from eqpot.models.interactions import FirstInteraction, GauntLayer, Interaction, Readout
+from eqpot.nn.layout import written_out
+from eqpot.so3 import degrees
 
 SIZES = {"n_features": 6, "l_max": 2, "l_hidden": 1}
 
@@ -45,3 +48,68 @@ def test_readouts_scale_and_saturate_as_they_should(is_last, final_gate, is_line
         readout.network[0].bias.data.fill_(-1e3)
         is_flat = torch.allclose(readout(scalars), torch.zeros(7).double())
         assert is_flat == final_gate
+
+
+class Taken(nn.Module):
+    """In place of a layer: returns the density that it is given."""
+
+    def forward(self, density, kept, species):
+        return density
+
+
+@pytest.fixture
+def neighborhood():
+    """Return harmonics, distances and radial functions of any kind, for 4 atoms with 6 slots."""
+    generator = torch.Generator().manual_seed(0)
+    harmonics = torch.randn(4, 9, 6, generator=generator).double()
+    distances = 5.0 * torch.rand(4, 6, generator=generator).double()
+    return harmonics, distances
+
+
+@pytest.mark.parametrize(("n_species", "n_channels"), [(1, 0), (3, 0), (1, 2), (3, 2)])
+def test_the_first_density_is_the_sum_over_neighbours(neighborhood, n_species, n_channels):
+    torch.manual_seed(0)
+    harmonics, distances = neighborhood
+    settings = settings_of("gaunt", "small", SIZES | {"n_element_channels": n_channels})
+    first = FirstInteraction(settings, n_species, 5.0, 4.0, False).double()
+    first.layer = Taken()
+    neighbor_species = torch.randint(n_species, (4, 6))
+    species = torch.zeros(4, dtype=torch.long)
+    found = first(harmonics, distances, neighbor_species, None, species)
+    radial, elements = first.radial(distances), first.elements[neighbor_species]
+    expected = torch.einsum("nkj,njs,naj->knsa", harmonics, elements, radial) * 4.0**-0.5
+    torch.testing.assert_close(found, expected.flatten(2))
+
+
+@pytest.mark.parametrize("l_along", [0, 1])
+def test_a_later_density_sums_what_neighbours_send(neighborhood, l_along):
+    """Scalars as a density; the degrees that fields have, weighed by distance, beside it."""
+    torch.manual_seed(0)
+    harmonics, distances = neighborhood
+    settings = settings_of("gaunt", "small", SIZES | {"n_senders": 3, "l_along": l_along})
+    later = Interaction(settings, 2, 5.0, 4.0, False).double()
+    later.layer = Taken()
+    scalars, directed = torch.randn(4, 6, 3).double(), torch.randn(4, 6, 3 * 3).double()
+    found = later(harmonics, distances, scalars, directed, None, torch.zeros(4, dtype=torch.long))
+    radial = later.radial(distances)
+    fields = directed.view(4, 6, 3, 3)  # njks
+    sent = scalars
+    if l_along:
+        sent = sent + torch.einsum("nkj,njks->njs", harmonics[:, 1:4], fields) / 3**0.5
+    degree = torch.tensor(degrees(2))
+    scalar_part, field_part = radial[:, : later.n_radial], radial[:, later.n_radial :]
+    weights = later.density.weight[degree]
+    expected = torch.einsum("kas,naj,nkj,njs->kns", weights, scalar_part, harmonics, sent)
+    weights = later.average.weight[degree[1:4] - 1]
+    expected[1:4] += torch.einsum("kas,naj,njks->kns", weights, field_part, fields)
+    torch.testing.assert_close(found, expected * 4.0**-0.5)
+
+
+@pytest.mark.parametrize("dim", [0, 1, 2])
+@pytest.mark.parametrize("size", [1, 2, 5])
+def test_written_out_are_the_same_values_in_order(dim, size):
+    values = torch.randn(size, size, size, dtype=torch.float64).transpose(0, 2).requires_grad_()
+    found = written_out(values, dim)
+    assert torch.equal(found, values)
+    assert found.is_contiguous() or size == 1
+    assert torch.autograd.gradgradcheck(lambda v: written_out(v, dim).square(), [values])

@@ -7,11 +7,13 @@ channels, z species.
 from typing import Final
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from eqpot.models.settings import GauntSettings
 from eqpot.nn.density import ChannelDensity, FieldAverage, along_edges, species_density
 from eqpot.nn.fields import DegreeLinear, Gate, Projection
+from eqpot.nn.layout import written_out
 from eqpot.nn.radial import RadialNetwork
 from eqpot.so3 import SphereProduct
 
@@ -277,7 +279,10 @@ class FirstInteraction(nn.Module):
         species
             Shape (n,).
         """
-        senders = self.elements[neighbor_species].transpose(1, 2).contiguous()
+        if len(self.elements) == 1:  # all send the same
+            senders = self.elements.t().expand(distances.shape[0], -1, distances.shape[1])
+        else:
+            senders = written_out(self.elements[neighbor_species].transpose(1, 2), dim=1)
         density = species_density(harmonics, self.radial(distances), senders)
         field: Tensor = self.layer(density * self.normalization, kept, species)
         return field
@@ -340,7 +345,9 @@ class Interaction(nn.Module):
         density = self.density(harmonics, radial[:, : self.n_radial], scalars)
         if self.average is not None:
             average = self.average(radial[:, self.n_radial :], directed)
-            n = 1 + average.shape[0]
-            density = torch.cat([density[:1], density[1:n] + average, density[n:]])
+            n_above = density.shape[0] - 1 - average.shape[0]
+            density = density + F.pad(average, [0, 0, 0, 0, 1, n_above])
+        # all that follows sums its gradients to the density before they go on to each function
+        density = written_out(density, dim=0)
         field: Tensor = self.layer(density, kept, species)
         return field

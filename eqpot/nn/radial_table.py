@@ -8,6 +8,7 @@ import torch
 from scipy.interpolate import CubicSpline
 from torch import Tensor, nn
 
+from eqpot.nn.layout import written_out
 from eqpot.nn.radial import RadialNetwork
 
 N_INTERVALS: Final = 1024
@@ -59,20 +60,13 @@ class RadialTable(nn.Module):
         # both ends: a distance that is no number must not read beyond the table, and gives none
         intervals = places.long().clamp(min=0, max=self.n_intervals)
         t = (places - intervals)[:, :, None]
-        c = self.coefficients[intervals].chunk(4, dim=2)
+        # a row of the table lies together, so it is read as a row, and turned as a row
+        c = written_out(self.coefficients[intervals], dim=2).chunk(4, dim=2)
         values = c[0] + t * (c[1] + t * (c[2] + t * c[3]))
         slopes = (c[1] + t * (2.0 * c[2] + t * (3.0 * c[3]))) / self.interval
-        found: Tensor = _KnownSlopes.apply(distances, _slots_last(values), _slots_last(slopes))
+        values, slopes = (written_out(part.transpose(1, 2), dim=1) for part in (values, slopes))
+        found: Tensor = _KnownSlopes.apply(distances, values, slopes)
         return found
-
-
-def _slots_last(values: Tensor) -> Tensor:
-    """Return values (n, j, a) as (n, a, j).
-
-    `contiguous` would do, but compiled code lays out a concatenation alone as it is written: else
-    it keeps the order of `values` and transposes at each use.
-    """
-    return torch.cat(values.transpose(1, 2).chunk(2, dim=1), dim=1)
 
 
 class _KnownSlopes(torch.autograd.Function):
