@@ -1,6 +1,8 @@
 """``eqpot bench``: what is derived of a measurement is right, and mistakes are one message."""
 
 import json
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,6 +10,7 @@ from ase import Atoms
 from ase.build import bulk, molecule
 
 from eqpot.calculators import ASECalculator
+from eqpot.cli.bench import advice
 from eqpot.cli.main import app
 from eqpot.cost import Cost
 from eqpot.data.neighbors import neighbor_list
@@ -50,7 +53,13 @@ def test_speeds_and_shares_follow_from_the_seconds():
 )
 def test_the_limit_is_what_takes_most_of_the_time(change, limit):
     measurement = Measurement(**{**MEASURED.__dict__, **change})
-    assert made_up(measurement).limit(measurement) == limit
+    found = made_up(measurement)
+    assert found.limit(measurement) == limit
+    for device in ("cpu", "cuda:0"):
+        (line,) = advice(replace(found, machine={"device": device}), Path("runs/p.eqpot"))
+        assert line.startswith(f"limited by {limit}? ")
+        command = "eqpot export runs/p.eqpot runs/p.pt2"
+        assert (command in line) == (device == "cpu" and limit in {"traffic", "overhead"})
 
 
 @pytest.mark.parametrize("mean_neighbors", [0.5, 12.0, 70.0])
@@ -98,7 +107,8 @@ def test_the_command_prints_a_table_and_writes_json(native, tmp_path, monkeypatc
     document = json.loads((tmp_path / "b.json").read_text())
     (row,) = [line for line in lines if line.startswith(str(tmp_path / "si.xyz"))]
     assert row.split()[1] == "8" and document["measurements"][0]["n_atoms"] == 8
-    assert row.endswith(document["measurements"][0]["limit"])
+    limit = document["measurements"][0]["limit"]
+    assert row.endswith(limit) and lines[-1].startswith(f"limited by {limit}? ")
     assert document["timestep"] == 0.5 and document["dtype"] == "float32"
 
 

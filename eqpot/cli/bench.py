@@ -36,7 +36,8 @@ def bench(
     structures = None if structure is None else {structure: read_structure(structure)}
     loaded = load_potential(potential, dtype=dtype, device=_device(device))
     found = benchmark(loaded, structures, timestep, seconds)
-    typer.echo("\n".join([f"{potential}: {heading(found)}", "", *table(found), "", *_LEGEND]))
+    lines = [f"{potential}: {heading(found)}", "", *table(found), "", *_LEGEND]
+    typer.echo("\n".join([*lines, "", *advice(found, potential)]))
     if json_file is not None:
         write_durably(json_file, (json.dumps(found.as_dict(), indent=1) + "\n").encode())
 
@@ -91,6 +92,30 @@ def table(found: Benchmark) -> list[str]:
         first, *numbers, last = (c.rjust(w) for c, w in zip(row, widths, strict=True))
         lines.append("  ".join([row[0].ljust(len(first)), *numbers, last.strip()]))
     return lines
+
+
+def advice(found: Benchmark, potential: Path) -> list[str]:
+    """Return a line for each limit in the table: what helps."""
+    limits = dict.fromkeys(found.limit(measured) for measured in found.measurements)
+    compiled = (
+        f"machine code, `eqpot export {potential} {potential.with_suffix('.pt2')}`, which ASE "
+        "takes by `ASECalculator.from_compiled`"
+    )
+    if found.machine["device"] == "cpu":
+        helps = {
+            "arithmetic": "more threads (OMP_NUM_THREADS), a GPU, or a smaller preset",
+            "traffic": f"{compiled}; more threads (OMP_NUM_THREADS), or a GPU",
+            "overhead": f"{compiled}; larger structures, or a machine with nothing else to do",
+        }
+    else:
+        helps = {
+            "arithmetic": "a smaller preset",
+            "traffic": "a smaller preset",
+            "overhead": "larger structures, or several at once",
+        }
+    helps["neighbour list"] = "a larger `skin` of the calculator"
+    helps["calculator"] = "an engine in place of ASE"
+    return [f"limited by {limit}? {helps[limit]}" for limit in limits]
 
 
 def _device(name: str) -> torch.device:
