@@ -40,7 +40,7 @@ from eqpot.data.audit.linear_model import LinearModel
 from eqpot.data.audit.readings import Reading, rank
 from eqpot.data.audit.refused import MOST_REFUSED, frames_and_refusals
 from eqpot.data.audit.scan import scan
-from eqpot.units import BOHR, GPA, HARTREE, KCAL_PER_MOL
+from eqpot.units import BOHR, GPA, HARTREE, KCAL_PER_MOL, KJ_PER_MOL
 from spoiled_sets import (
     audit_spoiled,
     copper_gold,
@@ -349,6 +349,19 @@ def test_what_changes_energies_and_forces_alike_is_no_error():
     findings = audit_frames({"train": frames}).findings
     assert {"units.energy.hartree", "units.energy.rydberg"} & causes(findings, "warning")
     assert not any(cause.startswith("units.energy") for cause in causes(findings, "error"))
+
+
+@pytest.mark.parametrize(
+    ("times", "unit"), [(1.0 / KCAL_PER_MOL, "kcal/mol"), (1.0 / KJ_PER_MOL, "kJ/mol"), (9e4, None)]
+)
+def test_labels_all_in_one_unit_are_told_by_their_stiffness(times, unit):
+    frames = [
+        replace(f, energy=f.energy * times, forces=f.forces * times, stress=None)
+        for f in copper_gold(60)
+    ]
+    (found,) = (f for f in audit_frames({"train": frames}).findings if f.check == "units")
+    assert found.severity == "warning" and found.cause == "units.stiffness"
+    assert (f"`units: {{energy: {unit}}}` under `data`" in found.remedy) == (unit is not None)
 
 
 @pytest.mark.parametrize(

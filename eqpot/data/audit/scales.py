@@ -10,7 +10,7 @@ from eqpot.data.audit.displacements import Pairs, pair_up
 from eqpot.data.audit.evidence import Evidence, gather
 from eqpot.data.audit.findings import Finding, Severity, named
 from eqpot.data.audit.fitted import AS_READ, Fit
-from eqpot.data.audit.readings import DECLARED, Reading, rank
+from eqpot.data.audit.readings import DECLARED, ENERGY_UNITS, Reading, rank
 from eqpot.data.audit.scan import Scan
 from eqpot.data.audit.stress import VIRIAL, StressVerdict, asymmetric, judge_stress
 from eqpot.data.audit.unrelated import (
@@ -24,8 +24,11 @@ ERROR: Final = 5.0
 """Odds of e^5 = 150 to 1, after what it costs beforehand, stop a training."""
 WARNING: Final = 1.5
 _RIVAL: Final = 1.5
-_FAR: Final = 2.7
 """A reading is named beside the best one if its odds are no worse than this."""
+_FAR: Final = 2.7
+"""Atoms are too stiff or too soft from this many spreads on."""
+_NEAR: Final = math.log(2.0)
+"""An energy unit within this of what explains it is named."""
 _SLACK: Final = 1.0
 _MOST_SAID: Final = 6.0
 """What the stress can say for or against a reading of the other labels, in e-foldings."""
@@ -281,8 +284,18 @@ def _stiffness(scan: Scan, evidence: Evidence) -> list[Finding]:
     median, spread = evidence.expected_stiffness
     if stiffness is None or stiffness.value <= 0.0:
         return []
-    if abs(math.log(stiffness.value / median)) < _FAR * max(spread, 0.6):
+    times = stiffness.value / median
+    if abs(math.log(times)) < _FAR * max(spread, 0.6):
         return []
+    remedy = "check the units of forces and positions, and of energies and stress with them"
+    foreign = [unit for unit in ENERGY_UNITS if unit != "ev"]
+    nearest = min(foreign, key=lambda unit: abs(math.log(times * ENERGY_UNITS[unit])))
+    if abs(math.log(times * ENERGY_UNITS[nearest])) < _NEAR:
+        unit = DECLARED[nearest]
+        remedy += (
+            f"; if energies are in {unit} and forces in {unit}/Å, declare it: `units: {{energy: "
+            f"{unit}}}` under `data` of a recipe, `--units energy={unit}` in commands"
+        )
     return [
         Finding(
             "warning",
@@ -290,7 +303,7 @@ def _stiffness(scan: Scan, evidence: Evidence) -> list[Finding]:
             "units.stiffness",
             f"{scan.name}: by forces and positions atoms have a stiffness of "
             f"{stiffness.value:.3g} eV/Å² ({stiffness.how}); such atoms have some {median:.3g}",
-            "check the units of forces and positions, and of energies and stress with them",
+            remedy,
             (scan.name,),
             scan.n_frames,
         )
