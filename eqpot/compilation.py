@@ -148,6 +148,8 @@ class CompiledPotential(nn.Module):
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Return what :meth:`of_edges` does, of edges in blocks.
 
+        Nothing is checked: the code reads where the neighbours and incoming slots point.
+
         Parameters
         ----------
         vectors, neighbors, incoming, species
@@ -206,7 +208,8 @@ class ExplicitKernel(nn.Module):
             pairs = self.repulsion.pair_energies(*ends, vectors.transpose(1, 2))
             energies = energies + pairs.sum(dim=1).to(torch.float64)
         (gradient,) = torch.autograd.grad([energies.sum()], [vectors], create_graph=self.learning)
-        # in rows of what an edge brings, which are summed at whole
+        # in rows of what an edge brings, which are summed as a whole; each apart, since a view of
+        # one product of them all would hang on strides that tracing guesses
         turned = gradient.transpose(1, 2)
         virials = [-vectors[:, a, :, None] * turned for a in range(3)]
         shares = torch.cat([-turned, *virials], dim=2)

@@ -96,6 +96,24 @@ def test_what_surrounds_the_code_computes_as_the_potential():
     check_laws(around(potential))
 
 
+def test_the_calculator_gives_the_code_the_same_edges(monkeypatch):
+    """Neighbours of own images, few atoms and none; anew, and from a list kept while atoms move."""
+    potential = random_potential(repulsion=True)
+    monkeypatch.setattr(eqpot.compilation, "_compile", lambda *_: None)
+    monkeypatch.setattr(eqpot.compilation, "_kernel", lambda _: around(potential).kernel)
+    compiled, eager = ASECalculator(potential, compiled=True), ASECalculator(potential)
+    for structure in [*ORDINARY.values(), *lone_and_few().values(), Atoms()]:
+        atoms = structure.copy()
+        for seed in range(3):
+            for calculator in (compiled, eager):
+                calculator.calculate(atoms)
+            assert set(compiled.results) == set(eager.results)
+            for name, expected in eager.results.items():
+                found = compiled.results[name]
+                np.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-12, err_msg=name)
+            atoms.rattle(0.02, seed=seed)
+
+
 def test_no_sum_of_the_code_adds_to_places_that_threads_share():
     kernel = explicit_kernel(random_potential(torch.float32, preset="medium", repulsion=True))
     vectors = torch.ones(5, 3, 16, dtype=torch.float64)
@@ -226,7 +244,7 @@ def test_a_package_computes_as_the_potential_in_float32(tmp_path):
             continue
         for calculator in (program, eager, exact):
             calculator.calculate(atoms)
-        for name in ("energies", "forces"):
+        for name in ("energies", "forces", *(["stresses"] if atoms.pbc.all() else [])):
             truth = exact.results[name]
             errors = [np.abs(c.results[name] - truth).max() for c in (program, eager)]
             # rounding of sums in other orders: of the size of that of the potential itself

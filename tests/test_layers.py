@@ -106,10 +106,9 @@ def test_a_later_density_sums_what_neighbours_send(neighborhood, l_along):
 
 
 @pytest.mark.parametrize("dim", [0, 1, 2])
-@pytest.mark.parametrize("size", [1, 2, 5])
-def test_written_out_are_the_same_values_in_order(dim, size):
-    values = torch.randn(size, size, size, dtype=torch.float64).transpose(0, 2).requires_grad_()
+@pytest.mark.parametrize("shape", [(2, 1, 3), (5, 4, 2), (1, 3, 4)])
+def test_written_out_are_the_same_values_in_order(dim, shape):
+    values = torch.randn(shape, dtype=torch.float64).transpose(0, 2).requires_grad_()
     found = written_out(values, dim)
-    assert torch.equal(found, values)
-    assert found.is_contiguous() or size == 1
+    assert torch.equal(found, values) and found.is_contiguous()
     assert torch.autograd.gradgradcheck(lambda v: written_out(v, dim).square(), [values])

@@ -51,7 +51,7 @@ def test_near_edges_are_those_of_a_list_without_skin(name):
         expected, shifts = neighbor_list(atoms.positions, atoms.cell[:], atoms.pbc, R_MAX)
 
 
-@pytest.mark.parametrize("name", [name for name in STRUCTURES if name != "none"])
+@pytest.mark.parametrize("name", STRUCTURES)
 @pytest.mark.parametrize("multiple", [2, 16])
 def test_blocks_are_those_of_the_near_edges(name, multiple):
     atoms = STRUCTURES[name].copy()
@@ -92,23 +92,38 @@ def test_skin_changes_no_bit_of_blocks():
         assert all(np.array_equal(getattr(one, name), getattr(other, name)) for name in vars(one))
 
 
-def test_edges_exactly_at_the_radius_go_both_ways_or_none():
-    """Cells in which the two directions round to unlike lengths if products of matrices do."""
+def test_edges_exactly_at_a_radius_go_both_ways_or_none():
+    """Cells without symmetry; the radius, and then that with the skin, is the length of an edge."""
     rng = np.random.default_rng(0)
-    for _ in range(50):
+    n_tried = 0
+    for _ in range(20):
         cell = rng.normal(scale=1.0, size=(3, 3)) + 4 * np.eye(3)
         atoms = Atoms("Si5", rng.random((5, 3)) @ cell, cell=cell, pbc=True)
-        if np.min(atoms.get_all_distances(mic=True) + 9 * np.eye(5)) < 0.1:
-            continue
         edges, shifts = neighbor_list(atoms.positions, cell, atoms.pbc, R_MAX)
         vectors = atoms.positions[edges[1]] - atoms.positions[edges[0]] + shifts @ cell
-        for length in np.linalg.norm(vectors, axis=1)[:20]:
-            pbc = atoms.pbc.copy()
-            kept = VerletList(atoms.positions, atoms.numbers, cell, pbc, float(length), 0.5)
-            (centers, neighbors), found = kept.edges(atoms.positions)
-            there = set(zip(centers, neighbors, map(tuple, found), strict=True))
-            back = set(zip(neighbors, centers, map(tuple, -found), strict=True))
-            assert there == back
+        lengths = np.linalg.norm(vectors, axis=1)
+        for length in lengths[lengths > 1.0][:20]:
+            for r_max, skin in ((length, 0.5), (0.7 * length, length - 0.7 * length)):
+                pbc = atoms.pbc.copy()
+                kept = VerletList(atoms.positions, atoms.numbers, cell, pbc, float(r_max), skin)
+                (centers, neighbors), found = kept.edges(atoms.positions)
+                there = set(zip(centers, neighbors, map(tuple, found), strict=True))
+                back = set(zip(neighbors, centers, map(tuple, -found), strict=True))
+                assert there == back
+                kept.blocks(atoms.positions, 2)  # finds all opposites
+                n_tried += 1
+    assert n_tried > 400
+
+
+def test_a_list_that_lacks_a_direction_never_reaches_compiled_code(monkeypatch):
+    def one_sided(*arguments):
+        edge_index, shifts = neighbor_list(*arguments)
+        return edge_index[:, 1:], shifts[1:]
+
+    monkeypatch.setattr("eqpot.calculators.verlet_list.neighbor_list", one_sided)
+    atoms = STRUCTURES["triclinic"]
+    with pytest.raises(RuntimeError, match="lacks one direction of an edge"):
+        listed(atoms).blocks(atoms.positions, 2)
 
 
 def test_atoms_at_one_place_are_named():

@@ -1,6 +1,7 @@
 """``eqpot bench``: what a potential reaches on this machine."""
 
 import json
+import shlex
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -97,9 +98,9 @@ def table(found: Benchmark) -> list[str]:
 def advice(found: Benchmark, potential: Path) -> list[str]:
     """Return a line for each limit in the table: what helps."""
     limits = dict.fromkeys(found.limit(measured) for measured in found.measurements)
+    files = shlex.join([str(potential), str(potential.with_suffix(".pt2"))])
     compiled = (
-        f"machine code, `eqpot export {potential} {potential.with_suffix('.pt2')}`, which ASE "
-        "takes by `ASECalculator.from_compiled`"
+        f"machine code, `eqpot export {files}`, which ASE takes by `ASECalculator.from_compiled`"
     )
     if found.machine["device"] == "cpu":
         helps = {
@@ -113,6 +114,8 @@ def advice(found: Benchmark, potential: Path) -> list[str]:
             "traffic": "a smaller preset",
             "overhead": "larger structures, or several at once",
         }
+    if found.dtype == "float64":
+        helps |= {limit: f"float32; {helps[limit]}" for limit in ("arithmetic", "traffic")}
     helps["neighbour list"] = "a larger `skin` of the calculator"
     helps["calculator"] = "an engine in place of ASE"
     return [f"limited by {limit}? {helps[limit]}" for limit in limits]

@@ -262,7 +262,10 @@ class _Tremble:
 
 
 class _TimedCalculator(ASECalculator):
-    """The calculator, with the seconds that the neighbour list and the model have taken."""
+    """The calculator, with the seconds that the neighbour list and the model have taken.
+
+    Of a potential that is not compiled: compiled code takes another way through the calculator.
+    """
 
     def __init__(self, potential: Potential) -> None:
         super().__init__(potential)
