@@ -12,13 +12,16 @@ from typer.testing import CliRunner
 
 import eqpot.cli.train
 import eqpot.training.run
+import eqpot.training.run_data
 from eqpot.cli.train import app
 from eqpot.files import load_potential
 from eqpot.program import ExportError
 from eqpot.report.head import judge_training
 from eqpot.training.loggers import CsvLogger
-from eqpot.training.recipe import parse_duration
+from eqpot.training.progress import RunLog
+from eqpot.training.recipe import Recipe, parse_duration
 from eqpot.training.rescue import DivergedError
+from eqpot.training.run_data import read_data
 from eqpot.verification import verify
 from eqpot.verification.checks import Status
 from training_runs import quiet_run, recipe_of, write_frames
@@ -45,6 +48,28 @@ def test_same_seed_gives_the_same_weights_and_another_does_not(frames, tmp_path)
     one, same, other = (list(potential.parameters()) for potential in files)
     assert all(torch.equal(a, b) for a, b in zip(one, same, strict=True))
     assert not all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("key", "data", "others"),
+    [
+        ("data.train", {"train": ["no.xyz"]}, {}),
+        ("data.validation", {"validation": "no.xyz"}, {}),
+        ("data.test", {"test": ["frames.extxyz", "no.xyz"]}, {}),
+        ("fine_tuning.replay", {}, {"potential": "p.eqpot", "replay": ["no.xyz"]}),
+    ],
+)
+def test_a_missing_file_is_told_by_its_key_before_anything_is_read(
+    key, data, others, frames, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    read = []
+    monkeypatch.setattr(eqpot.training.run_data, "read_frames", read.append)
+    recipe = recipe_of(frames, tmp_path / "run", data).model_dump()
+    recipe = Recipe.model_validate(recipe | {"fine_tuning": others})
+    with RunLog() as log, pytest.raises(FileNotFoundError, match=f"`{key}`: no.xyz: no such file"):
+        read_data(recipe, log)
+    assert not read
 
 
 def test_leaves_what_it_promises(frames, tmp_path, monkeypatch):

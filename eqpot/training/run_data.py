@@ -26,6 +26,7 @@ from eqpot.data.groups import strata, trajectory_groups
 from eqpot.data.suffixes import STORES
 from eqpot.data.weights import check_config_weights, weighted
 from eqpot.elements import SYMBOLS
+from eqpot.missing import missing_file
 from eqpot.training.progress import RunLog
 from eqpot.training.recipe import DataSection, Recipe
 
@@ -109,6 +110,7 @@ def read_data(recipe: Recipe, log: RunLog) -> RunData:
         As :func:`eqpot.data.read_frames` and :func:`eqpot.data.split_frames`.
     """
     section = recipe.data
+    _check_files(recipe)
     files = _Files(section, log)
     train = joined([files.open(name) for name in section.train])
     audited = {"train": train}
@@ -144,6 +146,21 @@ def read_data(recipe: Recipe, log: RunLog) -> RunData:
             reports["train"].merge(report)
     replay = joined([files.open(name) for name in recipe.fine_tuning.replay])
     return RunData(train, validation, tests, replay, files.sha256, audited | tests, reports)
+
+
+def _check_files(recipe: Recipe) -> None:
+    """Raise :class:`FileNotFoundError` for a file that is missing, before the first is read."""
+    section = recipe.data
+    named = {
+        "data.train": section.train,
+        "data.validation": [section.validation] if isinstance(section.validation, str) else [],
+        "data.test": section.test,
+        "fine_tuning.replay": recipe.fine_tuning.replay,
+    }
+    for key, names in named.items():
+        for name in names:
+            if not Path(name).exists():
+                raise FileNotFoundError(f"`{key}`: {missing_file(Path(name))}")
 
 
 def audit_data(data: RunData) -> Audit:
