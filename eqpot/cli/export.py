@@ -8,6 +8,7 @@ import typer
 from eqpot.compilation import export_compiled
 from eqpot.data.checksums import sha256_of
 from eqpot.export import export_torchscript
+from eqpot.files import load_potential
 from eqpot.program import ExportError
 
 _WRITERS: Final = {".pt": export_torchscript, ".pt2": export_compiled}
@@ -30,6 +31,7 @@ def export(
             f"`output` must end in .pt (TorchScript) or .pt2 (machine code), got {output.name!r}"
         )
     if output.suffix == ".pt2":
+        load_potential(potential, dtype=dtype)  # what is wrong with it is told at once
         typer.echo("compiling: one to three minutes in which nothing is shown", err=True)
     try:
         _WRITERS[output.suffix](potential, output, dtype)
