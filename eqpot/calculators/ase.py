@@ -357,7 +357,7 @@ class ASECalculator(Calculator):
             return torch.from_numpy(array).to(self._device)
 
         if self._compiled is not None:
-            # half of the time around the code less than by edges
+            # what is outside of the code takes half as long as by way of edges
             kept = self._kept_list(positions, numbers, cell, pbc)
             blocks = kept.blocks(positions, self._compiled.multiple)
             parts = self._compiled.of_blocks(

@@ -106,7 +106,9 @@ def read_data(recipe: Recipe, log: RunLog) -> RunData:
 
     Raises
     ------
-    FileNotFoundError, ValueError
+    FileNotFoundError
+        If a file is missing; told by its key in the recipe, before any is read.
+    ValueError
         As :func:`eqpot.data.read_frames` and :func:`eqpot.data.split_frames`.
     """
     section = recipe.data
