@@ -221,7 +221,7 @@ class ExplicitKernel(nn.Module):
 def explicit_kernel(potential: Potential) -> ExplicitKernel:
     """Return the kernel of a potential that does not learn; its model is copied."""
     assert isinstance(potential.model, GauntModel)
-    return ExplicitKernel(potential, deployed(potential.model))
+    return ExplicitKernel(potential, deployed(potential.model, compiled=True))
 
 
 def compile_potential(potential: Potential) -> CompiledPotential:
@@ -379,7 +379,10 @@ def _compile(potential: Potential, path: Path, metadata: dict[str, Any]) -> None
     # the compiler's own modules, 800 of them, are imported only by those who compile
     from torch.fx.experimental.proxy_tensor import make_fx
 
+    from eqpot.so3 import lowering
+
     check_compiler()
+    lowering.register()
     # two sizes that differ, since equal ones would be taken for one variable; and such as occur,
     # since by them the compiler decides which loops to give to threads
     n_atoms, n_slots = 101, 3 * SLOTS

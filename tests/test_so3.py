@@ -4,8 +4,17 @@ import numpy as np
 import pytest
 import torch
 from scipy.special import sph_harm_y
+from torch._inductor.utils import fresh_cache, run_and_get_code
 
-from eqpot.so3 import SphereProduct, degrees, sphere_rule, spherical_harmonics
+from eqpot.so3 import (
+    GauntProduct,
+    SphereProduct,
+    degrees,
+    gaunt_coefficients,
+    lowering,
+    sphere_rule,
+    spherical_harmonics,
+)
 from strategies import random_rotation
 
 
@@ -49,10 +58,11 @@ def test_rule_of_impossible_degree_is_refused(degree):
         sphere_rule(degree)
 
 
+@pytest.mark.parametrize("written_out", [False, True])
 @pytest.mark.parametrize(
     ("l_left", "l_right", "l_out"), [(1, 1, 2), (3, 3, 3), (3, 2, 0), (4, 4, 4)]
 )
-def test_product_equals_the_sum_over_gaunt_coefficients(l_left, l_right, l_out):
+def test_product_equals_the_sum_over_gaunt_coefficients(l_left, l_right, l_out, written_out):
     fine = sphere_rule(29)
     values = on_rule(fine, max(l_left, l_right, l_out))
     sizes = [(degree + 1) ** 2 for degree in (l_left, l_right, l_out)]
@@ -62,8 +72,50 @@ def test_product_equals_the_sum_over_gaunt_coefficients(l_left, l_right, l_out):
     left, right = rng.normal(size=(sizes[0], 5, 2)), rng.normal(size=(sizes[1], 5, 2))
     expected = np.einsum("ijk,inc,jnc->knc", gaunt, left, right)
     product = SphereProduct(l_left, l_right, l_out)
+    if written_out:
+        product = GauntProduct(product)
     ours = product(torch.from_numpy(left), torch.from_numpy(right)).numpy()
     np.testing.assert_allclose(ours, expected, atol=1e-12)
+
+
+def test_coefficients_that_selection_rules_forbid_are_zero():
+    coefficients = gaunt_coefficients(3, 2, 4)
+    l_left, l_right, l_out = np.meshgrid(*map(degrees, (3, 2, 4)), indexing="ij")
+    allowed = (l_left + l_right + l_out) % 2 == 0
+    allowed &= (abs(l_left - l_right) <= l_out) & (l_out <= l_left + l_right)
+    assert not coefficients[~allowed].any()
+    assert np.abs(coefficients[coefficients != 0]).min() > 1e-3
+    np.testing.assert_allclose(coefficients[..., 0], np.eye(16, 9), atol=1e-14)  # orthonormal
+
+
+def test_written_out_product_is_differentiable_twice():
+    generator = torch.Generator().manual_seed(1)
+    left = torch.randn(9, 2, 1, generator=generator, dtype=torch.float64, requires_grad=True)
+    right = torch.randn(4, 2, 1, generator=generator, dtype=torch.float64, requires_grad=True)
+    product = GauntProduct(SphereProduct(2, 1, 3))
+    assert torch.autograd.gradcheck(product, (left, right))
+    assert torch.autograd.gradgradcheck(product, (left, right))
+
+
+def test_the_compiler_writes_products_out():
+    lowering.register()
+    product = SphereProduct(2, 3, 1)
+    written_out = GauntProduct(product)
+    generator = torch.Generator().manual_seed(2)
+    left = torch.randn(9, 5, 3, generator=generator, dtype=torch.float64, requires_grad=True)
+    right = torch.randn(16, 5, 3, generator=generator, dtype=torch.float64, requires_grad=True)
+
+    def results(function):
+        found = function(left, right)
+        return [found, *torch.autograd.grad(found.square().sum(), (left, right))]
+
+    compiled = torch.compile(written_out, fullgraph=True, dynamic=True)
+    with fresh_cache():  # whose code may be older
+        found, codes = run_and_get_code(results, compiled)
+    for ours, expected in zip(found, results(product), strict=True):
+        torch.testing.assert_close(ours, expected, rtol=1e-12, atol=1e-12)
+    assert codes
+    assert not any("ops.eqpot" in code for code in codes)  # called, as unknown to the compiler
 
 
 def test_product_returns_to_float64_without_loss():

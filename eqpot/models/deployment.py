@@ -1,7 +1,9 @@
 """A model for use, in place of one for training: what its weights fix is computed beforehand."""
 
 import copy
+from typing import Final
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -9,6 +11,10 @@ from eqpot.models.gaunt import GauntModel
 from eqpot.nn.fields import DegreeLinear
 from eqpot.nn.radial import RadialNetwork
 from eqpot.nn.radial_table import RadialTable
+from eqpot.so3 import GauntProduct, SphereProduct, gaunt_coefficients
+
+_MOST_COEFFICIENTS: Final = 400
+"""That a product is written out in. Degree 3 has 353, degree 4 has 1158."""
 
 
 class ComponentLinear(nn.Module):
@@ -32,7 +38,7 @@ class ComponentLinear(nn.Module):
 
 
 @torch.no_grad()
-def deployed(model: GauntModel) -> GauntModel:
+def deployed(model: GauntModel, compiled: bool = False) -> GauntModel:
     """Return a copy of a model that computes the same and does not learn.
 
     The matrices of a degree are laid out for each of its components, the energies of isolated atoms
@@ -44,6 +50,9 @@ def deployed(model: GauntModel) -> GauntModel:
     ----------
     model
         Left as it is.
+    compiled
+        Whether it is to be compiled: then products on the sphere are sums over Gaunt coefficients,
+        unless these are too many.
     """
     copied = copy.deepcopy(model).eval().requires_grad_(False)
     copied.isolated = copied.isolated_energies()
@@ -54,4 +63,11 @@ def deployed(model: GauntModel) -> GauntModel:
                 setattr(parent, name, ComponentLinear(child))
             elif isinstance(child, RadialNetwork) and in_tables:
                 setattr(parent, name, RadialTable(child))
+            elif isinstance(child, SphereProduct) and compiled and _is_short(child):
+                setattr(parent, name, GauntProduct(child))
     return copied
+
+
+def _is_short(product: SphereProduct) -> bool:
+    coefficients = gaunt_coefficients(product.l_left, product.l_right, product.l_out)
+    return product.l_out > 0 and int(np.count_nonzero(coefficients)) <= _MOST_COEFFICIENTS
