@@ -18,6 +18,8 @@ from peers import Variant, install, python_of
 HERE: Final = Path(__file__).resolve().parent
 MAX_CALLS: Final = 20
 """Most calls in one turn."""
+N_LEFT_OUT: Final = 1
+"""Calls at the start of each turn, which finds the caches full of what another program left."""
 MIN_ROUNDS: Final = 3
 """Fewest turns of each program, whatever the time."""
 
@@ -177,10 +179,14 @@ class Length:
     seconds: float
 
     def plan(self, lap: float) -> tuple[int, int]:
-        """Return rounds and calls in a turn, if one call of every program takes ``lap`` seconds."""
-        n_rounds = max(min(self.n_rounds, int(self.seconds / lap)), min(self.n_rounds, MIN_ROUNDS))
-        n_calls = max(1, min(MAX_CALLS, int(self.seconds / (n_rounds * lap))))
-        return n_rounds, n_calls
+        """Return rounds and calls in a turn, if one call of every program takes ``lap`` seconds.
+
+        Of the calls the first of each turn, which is left out, is not one.
+        """
+        n_most = int(self.seconds / ((1 + N_LEFT_OUT) * lap))
+        n_rounds = max(min(self.n_rounds, n_most), min(self.n_rounds, MIN_ROUNDS))
+        n_calls = int(self.seconds / (n_rounds * lap)) - N_LEFT_OUT
+        return n_rounds, max(1, min(MAX_CALLS, n_calls))
 
 
 def take_turns(
@@ -223,8 +229,8 @@ def take_turns(
         warm = lap(length.n_warmup)
         n_rounds, n_calls = length.plan(sum(seconds[-1] for seconds in warm.values()) or 1.0)
         for _ in range(n_rounds):
-            for name, seconds in lap(n_calls).items():
-                rounds[name].append(seconds)
+            for name, seconds in lap(N_LEFT_OUT + n_calls).items():
+                rounds[name].append(seconds[N_LEFT_OUT:])
         for name, worker in workers.items():
             memory[name] = worker.ask(stop=True)["memory_mib"]
     finally:
