@@ -23,11 +23,12 @@ from eqpot.compilation import (
     load_compiled,
     read_compiled_metadata,
 )
-from eqpot.compiler import CompilationError, check_compiler
+from eqpot.compiler import CompilationError, check_compiler, without_deprecations
 from eqpot.data import collate
 from eqpot.files import describe, save_potential
 from eqpot.models import PRESETS
 from eqpot.program import OUTPUTS
+from eqpot.so3 import GauntProduct, SphereProduct
 from potentials import graph_of, random_potential, soft_potential
 from strategies import ordinary_set
 
@@ -124,6 +125,32 @@ def test_no_sum_of_the_code_adds_to_places_that_threads_share():
     called = [node.target for node in graph.graph.nodes if node.op == "call_function"]
     names = {str(operation).split(".")[1] for operation in called if "." in str(operation)}
     assert "bmm" in names and not names & shared
+
+
+@needs_compiler
+def test_the_compiler_writes_products_out():
+    from torch._inductor.utils import fresh_cache, run_and_get_code
+
+    from eqpot.so3 import lowering
+
+    lowering.register()
+    product = SphereProduct(2, 3, 1)
+    written_out = GauntProduct(product)
+    generator = torch.Generator().manual_seed(2)
+    left = torch.randn(9, 5, 3, generator=generator, dtype=torch.float64, requires_grad=True)
+    right = torch.randn(16, 5, 3, generator=generator, dtype=torch.float64, requires_grad=True)
+
+    def results(function):
+        found = function(left, right)
+        return [found, *torch.autograd.grad(found.square().sum(), (left, right))]
+
+    compiled = torch.compile(written_out, fullgraph=True, dynamic=True)
+    with without_deprecations(), fresh_cache():  # the code in the cache may be older
+        found, codes = run_and_get_code(results, compiled)
+    for ours, expected in zip(found, results(product), strict=True):
+        torch.testing.assert_close(ours, expected, rtol=1e-12, atol=1e-12)
+    assert codes
+    assert not any("ops.eqpot" in code for code in codes)  # called, as unknown to the compiler
 
 
 @pytest.fixture

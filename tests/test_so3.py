@@ -4,14 +4,12 @@ import numpy as np
 import pytest
 import torch
 from scipy.special import sph_harm_y
-from torch._inductor.utils import fresh_cache, run_and_get_code
 
 from eqpot.so3 import (
     GauntProduct,
     SphereProduct,
     degrees,
     gaunt_coefficients,
-    lowering,
     sphere_rule,
     spherical_harmonics,
 )
@@ -95,27 +93,6 @@ def test_written_out_product_is_differentiable_twice():
     product = GauntProduct(SphereProduct(2, 1, 3))
     assert torch.autograd.gradcheck(product, (left, right))
     assert torch.autograd.gradgradcheck(product, (left, right))
-
-
-def test_the_compiler_writes_products_out():
-    lowering.register()
-    product = SphereProduct(2, 3, 1)
-    written_out = GauntProduct(product)
-    generator = torch.Generator().manual_seed(2)
-    left = torch.randn(9, 5, 3, generator=generator, dtype=torch.float64, requires_grad=True)
-    right = torch.randn(16, 5, 3, generator=generator, dtype=torch.float64, requires_grad=True)
-
-    def results(function):
-        found = function(left, right)
-        return [found, *torch.autograd.grad(found.square().sum(), (left, right))]
-
-    compiled = torch.compile(written_out, fullgraph=True, dynamic=True)
-    with fresh_cache():  # whose code may be older
-        found, codes = run_and_get_code(results, compiled)
-    for ours, expected in zip(found, results(product), strict=True):
-        torch.testing.assert_close(ours, expected, rtol=1e-12, atol=1e-12)
-    assert codes
-    assert not any("ops.eqpot" in code for code in codes)  # called, as unknown to the compiler
 
 
 def test_product_returns_to_float64_without_loss():

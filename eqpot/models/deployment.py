@@ -14,7 +14,7 @@ from eqpot.nn.radial_table import RadialTable
 from eqpot.so3 import GauntProduct, SphereProduct, gaunt_coefficients
 
 _MOST_COEFFICIENTS: Final = 400
-"""That a product is written out in. Degree 3 has 353, degree 4 has 1158."""
+"""Products with more stay on points. Degree 3 has 353, degree 4 has 1158."""
 
 
 class ComponentLinear(nn.Module):
@@ -63,11 +63,11 @@ def deployed(model: GauntModel, compiled: bool = False) -> GauntModel:
                 setattr(parent, name, ComponentLinear(child))
             elif isinstance(child, RadialNetwork) and in_tables:
                 setattr(parent, name, RadialTable(child))
-            elif isinstance(child, SphereProduct) and compiled and _is_short(child):
+            elif isinstance(child, SphereProduct) and compiled and _has_few_coefficients(child):
                 setattr(parent, name, GauntProduct(child))
     return copied
 
 
-def _is_short(product: SphereProduct) -> bool:
+def _has_few_coefficients(product: SphereProduct) -> bool:
     coefficients = gaunt_coefficients(product.l_left, product.l_right, product.l_out)
     return product.l_out > 0 and int(np.count_nonzero(coefficients)) <= _MOST_COEFFICIENTS

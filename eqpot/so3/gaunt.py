@@ -46,8 +46,8 @@ def gaunt_product(left: Tensor, right: Tensor, l_left: int, l_right: int, l_out:
 
     .. math:: (x \circledast y)_k = \sum_{ij} G_{ijk} \, x_i \, y_j
 
-    Here it is computed plainly, with all coefficients. In compiled code :mod:`eqpot.so3.lowering`
-    writes out the few that are not zero.
+    Called as it is, for tests and while tracing, it takes all coefficients and is slow. In compiled
+    code :mod:`eqpot.so3.lowering` writes out the few that are not zero.
 
     Parameters
     ----------
@@ -77,7 +77,7 @@ def _keep_inputs(ctx: Any, inputs: tuple[Tensor, Tensor, int, int, int], output:
 
 
 def _gradients(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
-    """Return the gradients to the factors: G is symmetric, so they are such products too."""
+    """Return the gradients to the factors: such products too, as G is symmetric."""
     left, right = ctx.saved_tensors
     l_left, l_right, l_out = ctx.degrees
     of_left: Tensor = gaunt_product(gradient, right, l_out, l_right, l_left)
@@ -94,12 +94,17 @@ class GauntProduct(nn.Module):
     Parameters
     ----------
     product
-        What it stands for.
+        The product it replaces, of which the degrees are kept.
     """
 
     def __init__(self, product: SphereProduct) -> None:
         super().__init__()
         self.degrees = product.l_left, product.l_right, product.l_out
+        l_left, l_right, l_out = self.degrees
+        # its own and those of its gradients are made here, since a tracer lets no number be made
+        gaunt_coefficients(l_left, l_right, l_out)
+        gaunt_coefficients(l_out, l_right, l_left)
+        gaunt_coefficients(l_left, l_out, l_right)
 
     def forward(self, left: Tensor, right: Tensor) -> Tensor:
         """Return what :meth:`eqpot.so3.SphereProduct.forward` does."""

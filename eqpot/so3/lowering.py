@@ -1,6 +1,6 @@
 """How PyTorch's compiler is told to write :func:`eqpot.so3.gaunt.gaunt_product`.
 
-It is imported by those who compile alone: the compiler's own modules are 800.
+It is imported only where something is compiled, since it loads the compiler, a thousand modules.
 """
 
 import functools
@@ -10,9 +10,17 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch._inductor.ir import ConcatKernel, Pointwise, TensorBox
+from torch._inductor.ir import (
+    ConcatKernel,
+    FixedLayout,
+    FlexibleLayout,
+    Pointwise,
+    SliceView,
+    StorageBox,
+    TensorBox,
+)
 from torch._inductor.lowering import register_lowering
-from torch._inductor.virtualized import ops
+from torch._inductor.virtualized import V, ops
 
 from eqpot.so3.gaunt import gaunt_coefficients
 
@@ -34,7 +42,32 @@ def _lowered(left: TensorBox, right: TensorBox, l_left: int, l_right: int, l_out
         )
         for k in range(coefficients.shape[2])
     ]
-    return TensorBox(ConcatKernel.create(components, 0))
+    return _joined(components)
+
+
+def _joined(parts: list[TensorBox]) -> TensorBox:
+    """Return the concatenation of parts of length 1, each of which is written to its place.
+
+    ``ConcatKernel.create`` would do in torch 2.13, but in 2.10 it takes the operation for one whose
+    first argument is a list.
+    """
+    size = [len(parts), *parts[0].get_size()[1:]]
+    device = parts[0].get_device()
+    assert device is not None
+    layout = FixedLayout(
+        device=device,
+        dtype=parts[0].get_dtype(),
+        size=size,
+        stride=FlexibleLayout.contiguous_strides(size),
+    )
+    whole = ConcatKernel(name=None, layout=layout, inputs=[])
+    box = StorageBox(whole)
+    places = [SliceView.create(box, 0, k, k + 1, clamp=False) for k in range(len(parts))]
+    written = [ConcatKernel.realize_into(*pair) for pair in zip(parts, places, strict=True)]
+    whole.name = V.graph.register_buffer(whole)
+    whole.inputs = ConcatKernel.unwrap_storage(written)
+    V.graph.register_operation(whole)
+    return TensorBox(box)
 
 
 def _component(
@@ -59,5 +92,5 @@ def _component(
 
 
 def register() -> None:
-    """Tell the compiler, once or again."""
+    """Teach the compiler, for this process. May be called again."""
     register_lowering(torch.ops.eqpot.gaunt_product.default, type_promotion_kind=None)(_lowered)
