@@ -181,7 +181,7 @@ class Length:
     def plan(self, lap: float) -> tuple[int, int]:
         """Return rounds and calls in a turn, if one call of every program takes ``lap`` seconds.
 
-        Of the calls the first of each turn, which is left out, is not one.
+        The calls that are left out come on top of these, within the same time.
         """
         n_most = int(self.seconds / ((1 + N_LEFT_OUT) * lap))
         n_rounds = max(min(self.n_rounds, n_most), min(self.n_rounds, MIN_ROUNDS))
