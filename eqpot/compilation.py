@@ -1,14 +1,13 @@
 """A potential compiled ahead of time to machine code, by PyTorch's Inductor.
 
-From edge vectors to energies and forces all is traced into one graph, whose loops are fused and
-compiled for this kind of processor. A package is machine code: nothing here loads one unless its
-SHA-256 is given or it is trusted.
+For the CPU each layer is compiled forth and back, and runs over chunks of atoms
+(:mod:`eqpot.kernels`). For a GPU all from edge vectors to energies and forces is one graph. A
+package is machine code: nothing here loads one unless its SHA-256 is given or it is trusted.
 """
 
 import json
 import tempfile
 import zipfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Dict, Final
 
@@ -21,10 +20,14 @@ from eqpot.compiler import check_compiler, without_deprecations
 from eqpot.durable import write_durably
 from eqpot.files import describe, dtype_of
 from eqpot.graph import Graph
+from eqpot.kernels.code import load_codes
+from eqpot.kernels.compiling import LEAST, SLOTS, compile_functions, functions_of
+from eqpot.kernels.layers import Widths
+from eqpot.kernels.sweep import StagedKernel, function_names
+from eqpot.kernels.whole import Kernel, explicit_kernel
 from eqpot.missing import missing_file
-from eqpot.models import GauntModel
-from eqpot.models.deployment import deployed
-from eqpot.nn.neighbors import incoming_slots, incoming_sums, pad_edges
+from eqpot.models.settings import GauntSettings
+from eqpot.nn.neighbors import incoming_slots, pad_edges
 from eqpot.potential import (
     Potential,
     edge_vectors,
@@ -36,17 +39,11 @@ from eqpot.potential import (
 from eqpot.program import ExplicitPotential, Program, open_source, read_trusted, verify
 
 _FORMAT: Final = "eqpot-compiled"
-_VERSION: Final = 4
+_VERSION: Final = 5
 """Of what the code takes; 1: vectors in the type of the model; 2: any number of slots; 3: no
-incoming slots, so that sums over the edges to an atom were left to the caller."""
+incoming slots, so that sums over the edges to an atom were left to the caller; 4: one function of
+all atoms on the CPU too."""
 _KEY: Final = "eqpot"
-_LEAST: Final = 2
-"""Atoms and slots in a call, at least: the compiler takes any number but 0 and 1 for a variable."""
-SLOTS: Final = 16
-"""Numbers of slots are multiples of it: rows fill vector registers and lines of the cache."""
-
-Kernel = Callable[[Tensor, Tensor, Tensor, Tensor], "list[Tensor]"]
-"""Such as :class:`ExplicitKernel`, compiled."""
 
 
 class CompiledPotential(nn.Module):
@@ -158,8 +155,8 @@ class CompiledPotential(nn.Module):
             As for :meth:`forward`.
         """
         n_atoms, n_slots = neighbors.shape
-        if n_atoms < _LEAST:  # atoms without neighbours fill up the least number
-            more = _LEAST - n_atoms
+        if n_atoms < LEAST:  # atoms without neighbours fill up the least number
+            more = LEAST - n_atoms
             vectors = F.pad(vectors, (0, 0, 0, 0, 0, more), value=2.0 * self.r_max)
             neighbors, species = F.pad(neighbors, (0, 0, 0, more)), F.pad(species, (0, more))
             incoming = F.pad(incoming, (0, more), value=n_atoms * n_slots)
@@ -170,66 +167,12 @@ class CompiledPotential(nn.Module):
         return energies, forces, virials.view(-1, 3, 3)
 
 
-class ExplicitKernel(nn.Module):
-    """The part of a potential that is compiled, to be traced.
-
-    It takes neighbours in slots: edge vectors, Å, float64, shape (n, 3, j), and neighbours (n, j)
-    of :func:`eqpot.nn.neighbors.pad_edges`; and (j, n) of
-    :func:`eqpot.nn.neighbors.incoming_slots`; these two, and species (n,), are int64. It returns of
-    each atom, in float64: energies, eV, shape (n,); forces, eV/Å, shape (n, 3); and its part of the
-    virial, eV, shape (n, 9).
-
-    Parameters
-    ----------
-    potential
-        In memory.
-    model
-        That of the potential, or one that computes the same.
-    learning
-        Whether a loss of the results can be differentiated.
-    """
-
-    def __init__(self, potential: Potential, model: GauntModel, learning: bool = False) -> None:
-        super().__init__()
-        self.model, self.repulsion, self.learning = model, potential.repulsion, learning
-        self.scale, self.dtype = potential.scale, potential.anchor.dtype
-        reference_energies = torch.tensor(potential.reference_energies, dtype=torch.float64)
-        self.reference_energies = reference_energies.to(potential.anchor.device)
-
-    def forward(
-        self, vectors: Tensor, neighbors: Tensor, incoming: Tensor, species: Tensor
-    ) -> list[Tensor]:
-        """Return energies, forces and virials."""
-        vectors = vectors.detach().requires_grad_(True)
-        energies, _ = self.model.of_blocks(vectors.to(self.dtype), neighbors, species, incoming)
-        energies = self.reference_energies[species] + self.scale * energies.to(torch.float64)
-        if self.repulsion is not None:
-            ends = species[:, None].expand_as(neighbors), species[neighbors]
-            pairs = self.repulsion.pair_energies(*ends, vectors.transpose(1, 2))
-            energies = energies + pairs.sum(dim=1).to(torch.float64)
-        (gradient,) = torch.autograd.grad([energies.sum()], [vectors], create_graph=self.learning)
-        # in rows of what an edge brings, which are summed as a whole; each apart, since a view of
-        # one product of them all would hang on strides that tracing guesses
-        turned = gradient.transpose(1, 2)
-        virials = [-vectors[:, a, :, None] * turned for a in range(3)]
-        shares = torch.cat([-turned, *virials], dim=2)
-        sums = incoming_sums(shares, neighbors, incoming)
-        results = [energies, gradient.sum(dim=2) + sums[:, :3], sums[:, 3:]]
-        return results if self.learning else [result.detach() for result in results]
-
-
-def explicit_kernel(potential: Potential) -> ExplicitKernel:
-    """Return the kernel of a potential that does not learn; its model is copied."""
-    assert isinstance(potential.model, GauntModel)
-    return ExplicitKernel(potential, deployed(potential.model, compiled=True))
-
-
 def compile_potential(potential: Potential) -> CompiledPotential:
     """Return a potential that computes with machine code what the given one computes.
 
     Compiling takes half a minute to some minutes, once for all sizes of structures, and needs a C++
-    compiler. The loops between matrix products use as many threads as PyTorch does now. The model
-    is that of :func:`eqpot.models.deployment.deployed`; the result can't be trained.
+    compiler. The code uses as many threads as PyTorch does when it is called. The model is that of
+    :func:`eqpot.models.deployment.deployed`; the result can't be trained.
 
     Parameters
     ----------
@@ -249,7 +192,7 @@ def compile_potential(potential: Potential) -> CompiledPotential:
     with tempfile.TemporaryDirectory(prefix="eqpot-") as folder:
         package = Path(folder) / "potential.pt2"
         _compile(potential, package, {})
-        compiled = CompiledPotential(_kernel(package), description, potential.anchor.device)
+        compiled = _load(package, description, potential.anchor.device)
     verify(ExplicitPotential(compiled), potential)
     return compiled
 
@@ -291,12 +234,11 @@ def export_compiled(
     potential, metadata = open_source(potential, dtype_of(dtype), _FORMAT)
     metadata["device"] = potential.anchor.device.type
     metadata["processor"] = torch.backends.cpu.get_cpu_capability()
-    metadata["n_threads"] = torch.get_num_threads()
     metadata["format_version"] = _VERSION
     with tempfile.TemporaryDirectory(prefix="eqpot-") as folder:
         package = Path(folder) / "potential.pt2"
         _compile(potential, package, metadata)
-        compiled = CompiledPotential(_kernel(package), metadata, potential.anchor.device)
+        compiled = _load(package, metadata, potential.anchor.device)
         metadata["largest_difference"] = verify(ExplicitPotential(compiled), potential)
         write_durably(path, package.read_bytes())
     return metadata
@@ -336,13 +278,12 @@ def load_compiled(
         metadata = _metadata(path, package)
         _check_runs(path, metadata)
         try:
-            kernel = _kernel(package)
+            compiled = _load(package, metadata, torch.device(metadata["device"]))
         except RuntimeError as error:
             raise ValueError(
                 f"{path}: torch {torch.__version__} cannot load this package, which torch "
                 f"{metadata['torch_version']} made: {error}"
             ) from error
-    compiled = CompiledPotential(kernel, metadata, torch.device(metadata["device"]))
     return ExplicitPotential(compiled), metadata
 
 
@@ -376,43 +317,52 @@ def _metadata(path: Path, package: Path) -> dict[str, Any]:
 
 
 def _compile(potential: Potential, path: Path, metadata: dict[str, Any]) -> None:
-    # the compiler's own modules, 800 of them, are imported only by those who compile
-    from torch.fx.experimental.proxy_tensor import make_fx
-
     from eqpot.so3 import lowering
 
     check_compiler()
     lowering.register()
-    # two sizes that differ, since equal ones would be taken for one variable; and such as occur,
-    # since by them the compiler decides which loops to give to threads
+    text = {_KEY: json.dumps(metadata, ensure_ascii=True)}
+    with torch.no_grad(), without_deprecations():
+        if potential.anchor.device.type == "cpu":
+            compile_functions(functions_of(potential), path, text)
+        else:
+            _compile_at_once(potential, path, text)
+
+
+def _compile_at_once(potential: Potential, path: Path, metadata: dict[str, str]) -> None:
+    # the compiler's own modules, 800 of them, are imported only by those who compile
+    from torch.fx.experimental.proxy_tensor import make_fx
+
+    # two sizes that differ, since equal ones would be taken for one variable
     n_atoms, n_slots = 101, 3 * SLOTS
     device = potential.anchor.device
     vectors = torch.ones(n_atoms, 3, n_slots, dtype=torch.float64, device=device)
     neighbors = torch.zeros(n_atoms, n_slots, dtype=torch.long, device=device)
     inputs = (vectors, neighbors, neighbors.t().contiguous(), neighbors[:, 0].contiguous())
-    atoms = torch.export.Dim("n_atoms", min=_LEAST)
+    atoms = torch.export.Dim("n_atoms", min=LEAST)
     slots = SLOTS * torch.export.Dim("n_slots", min=1)
-    with torch.no_grad(), without_deprecations():
-        # gradients are traced first, since torch.export cannot: what it sees is one plain graph
-        with torch.enable_grad():
-            kernel = explicit_kernel(potential)
-            trace = make_fx(kernel, tracing_mode="symbolic", _allow_non_fake_inputs=True)
-            graph = trace(*inputs)
-        shapes = ({0: atoms, 2: slots}, {0: atoms, 1: slots}, {0: slots, 1: atoms}, {0: atoms})
-        exported = torch.export.export(graph, inputs, dynamic_shapes=shapes)
-        text = {_KEY: json.dumps(metadata, ensure_ascii=True)}
-        torch._inductor.aoti_compile_and_package(
-            exported,
-            package_path=str(path),
-            # a number known beforehand makes loops a third faster than one asked at run time
-            inductor_configs={
-                "cpp.threads": torch.get_num_threads(),
-                "aot_inductor.metadata": text,
-            },
-        )
+    # gradients are traced first, since torch.export cannot: what it sees is one plain graph
+    with torch.enable_grad():
+        kernel = explicit_kernel(potential)
+        trace = make_fx(kernel, tracing_mode="symbolic", _allow_non_fake_inputs=True)
+        graph = trace(*inputs)
+    shapes = ({0: atoms, 2: slots}, {0: atoms, 1: slots}, {0: slots, 1: atoms}, {0: atoms})
+    exported = torch.export.export(graph, inputs, dynamic_shapes=shapes)
+    configs = {"aot_inductor.metadata": metadata}
+    torch._inductor.aoti_compile_and_package(
+        exported, package_path=str(path), inductor_configs=configs
+    )
 
 
-def _kernel(package: Path) -> Kernel:
+def _load(package: Path, description: dict[str, Any], device: torch.device) -> CompiledPotential:
+    return CompiledPotential(_kernel(package, description, device), description, device)
+
+
+def _kernel(package: Path, description: dict[str, Any], device: torch.device) -> Kernel:
+    if device.type == "cpu":
+        settings = GauntSettings(**description["model"]["settings"])
+        widths = Widths(settings, dtype_of(description["dtype"]))
+        return StagedKernel(load_codes(package, function_names(widths.n_layers)), widths)
     with without_deprecations():
         loader = torch._inductor.aoti_load_package(str(package)).loader
     # the object around the loader would parse at each call, from text, how arguments are nested

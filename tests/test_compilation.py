@@ -14,22 +14,21 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 import eqpot.compilation
 import laws
+from agreement import assert_agrees, lone_and_few
 from eqpot.calculators import ASECalculator
 from eqpot.compilation import (
     CompiledPotential,
     compile_potential,
-    explicit_kernel,
     export_compiled,
     load_compiled,
     read_compiled_metadata,
 )
 from eqpot.compiler import CompilationError, check_compiler, without_deprecations
-from eqpot.data import collate
 from eqpot.files import describe, save_potential
+from eqpot.kernels.whole import explicit_kernel
 from eqpot.models import PRESETS
-from eqpot.program import OUTPUTS
 from eqpot.so3 import GauntProduct, SphereProduct
-from potentials import graph_of, random_potential, soft_potential
+from potentials import random_potential, soft_potential
 from strategies import ordinary_set
 
 ORDINARY = ordinary_set()
@@ -60,26 +59,6 @@ def around(potential):
     return CompiledPotential(checked, describe(potential), potential.anchor.device)
 
 
-def lone_and_few():
-    """Return structures at the least numbers of atoms and slots."""
-    return {
-        "atom": Atoms("Si", [[0.1, 0.2, 0.3]]),
-        "pair": Atoms("OH", [[0, 0, 0], [0, 0.6, 0.8]]),
-        "primitive": bulk("Cu"),
-    }
-
-
-def assert_agrees(compiled, potential, tolerance):
-    structures = [*ORDINARY.values(), *lone_and_few().values()]
-    graphs = [graph_of(atoms, potential.r_max) for atoms in structures]
-    for graph in [*graphs, collate(graphs)]:
-        expected, found = potential(graph), compiled(graph)
-        for name in OUTPUTS:
-            assert found[name].dtype == torch.float64
-            scale = max(1.0, expected[name].abs().max().item())
-            assert (found[name] - expected[name]).abs().max().item() <= tolerance * scale, name
-
-
 def check_laws(potential):
     rng = np.random.default_rng(1)
     for atoms in ORDINARY.values():
@@ -101,7 +80,7 @@ def test_the_calculator_gives_the_code_the_same_edges(monkeypatch):
     """Neighbours of own images, few atoms and none; anew, and from a list kept while atoms move."""
     potential = random_potential(repulsion=True)
     monkeypatch.setattr(eqpot.compilation, "_compile", lambda *_: None)
-    monkeypatch.setattr(eqpot.compilation, "_kernel", lambda _: around(potential).kernel)
+    monkeypatch.setattr(eqpot.compilation, "_kernel", lambda *_: around(potential).kernel)
     compiled, eager = ASECalculator(potential, compiled=True), ASECalculator(potential)
     for structure in [*ORDINARY.values(), *lone_and_few().values(), Atoms()]:
         atoms = structure.copy()
@@ -164,7 +143,7 @@ def uncompiled(tmp_path, monkeypatch):
 
     potential = soft_potential()
     monkeypatch.setattr(eqpot.compilation, "_compile", pack)
-    monkeypatch.setattr(eqpot.compilation, "_kernel", lambda _: around(potential).kernel)
+    monkeypatch.setattr(eqpot.compilation, "_kernel", lambda *_: around(potential).kernel)
     path = tmp_path / "p.pt2"
     save_potential(tmp_path / "p.eqpot", potential)
     export_compiled(tmp_path / "p.eqpot", path, "float64")
@@ -178,8 +157,8 @@ def test_metadata_is_read_before_the_code(uncompiled, monkeypatch):
     assert len(metadata["native_sha256"]) == 64
     assert "largest_difference" not in metadata
     with monkeypatch.context() as later:
-        later.setattr(eqpot.compilation, "_VERSION", 5)
-        with pytest.raises(ValueError, match=r"p\.pt2: .* of version 4, this eqpot runs version 5"):
+        later.setattr(eqpot.compilation, "_VERSION", 6)
+        with pytest.raises(ValueError, match=r"p\.pt2: .* of version 5, this eqpot runs version 6"):
             load_compiled(uncompiled, trust=True)
         assert read_compiled_metadata(uncompiled) == metadata
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "OTHER")
@@ -213,7 +192,7 @@ def test_nothing_is_loaded_unasked(uncompiled, monkeypatch):
 def test_code_that_differs_is_not_written(uncompiled, tmp_path, monkeypatch):
     kernel = around(soft_potential()).kernel
 
-    def spoiled(_):
+    def spoiled(*_):
         return lambda *inputs: [1.001 * result for result in kernel(*inputs)]
 
     monkeypatch.setattr(eqpot.compilation, "_kernel", spoiled)

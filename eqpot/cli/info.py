@@ -11,7 +11,6 @@ from eqpot.compilation import read_compiled_metadata
 from eqpot.data.checksums import sha256_of
 from eqpot.export import read_torchscript_metadata
 from eqpot.files import read_header
-from eqpot.words import counted
 
 _EXPORTS: Final = {
     ".pt": read_torchscript_metadata,
@@ -45,8 +44,7 @@ def export_summary(path: Path, metadata: dict[str, Any]) -> list[str]:
     """Return the lines that tell what an export is."""
     kind = "TorchScript program"
     if "processor" in metadata:
-        threads = counted(metadata.get("n_threads", 1), "thread")
-        kind = f"compiled for {metadata['device']}, {metadata['processor']}, {threads}"
+        kind = f"compiled for {metadata['device']}, {metadata['processor']}"
     return [
         f"{path}",
         f"  SHA-256     {sha256_of(path)}",

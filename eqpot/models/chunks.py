@@ -6,8 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from eqpot import keys
-from eqpot.models.gaunt import GauntModel, sent
+from eqpot.models.gaunt import GauntModel
 from eqpot.models.known_gradient import KnownGradient
+from eqpot.models.stepwise import layer_field, sent_fields
 from eqpot.nn.neighbors import pad_edges, rows
 
 
@@ -72,8 +73,7 @@ class _Sweep:
         counts = torch.bincount(edge_index[0], minlength=len(species))
         zero = counts.new_zeros(1)
         self.first_edges = torch.cat([zero, counts.cumsum(0)]).cpu()
-        self.skips = [model.first_skip, *model.skips]
-        self.readouts = [model.first_readout, *model.readouts]
+        self.n_layers = 1 + len(model.later)
 
     def chunks(self, edge_budget: int) -> list[slice]:
         """Return ranges of atoms with no more edges than the budget, or of one atom."""
@@ -91,11 +91,11 @@ class _Sweep:
         return slice(int(self.first_edges[atoms.start]), int(self.first_edges[atoms.stop]))
 
     def senders(self, step: int, field: Tensor) -> tuple[Tensor, ...]:
-        """Return what atoms send into a layer, as :func:`eqpot.models.gaunt.sent`.
+        """Return what atoms send into a layer, as :func:`sent_fields`.
 
         Into the first they send their element, which is no field: nothing.
         """
-        return () if step == 0 else sent(self.model.senders[step - 1](field))
+        return () if step == 0 else sent_fields(self.model, step, field)
 
     def layer(
         self, step: int, atoms: slice, vectors: Tensor, scalars: Tensor, *arriving: Tensor
@@ -116,22 +116,17 @@ class _Sweep:
         n_atoms = atoms.stop - atoms.start
         places = torch.arange(len(centers), device=centers.device)
         slots, padded, _ = pad_edges(torch.stack([centers, places]), vectors, n_atoms, model.r_max)
-        distances, harmonics = model.geometry(padded)
-        species = self.species[atoms]
-        kept = self.skips[step](scalars, species)
         if step == 0:
-            neighbors = self.edge_index[1, edges][slots]
-            field = model.first(harmonics, distances, self.species[neighbors], kept, species)
+            in_slots = [self.species[self.edge_index[1, edges][slots]]]
         else:
             in_slots = [rows(part, slots) for part in arriving]
-            field = model.later[step - 1](harmonics, distances, *in_slots, kept, species)
-        return field, self.readouts[step](field[0])
+        return layer_field(model, step, padded, in_slots, scalars, self.species[atoms])
 
     @torch.no_grad()
     def forth(self, chunks: list[slice]) -> list[Tensor]:
         """Return the field before each layer, shapes (k, n, c); the first has l=0 alone."""
         fields = [self.model.embedding[self.species][None]]
-        for step in range(len(self.skips) - 1):
+        for step in range(self.n_layers - 1):
             before = fields[-1]
             senders = self.senders(step, before)
             parts = []

@@ -12,9 +12,10 @@ import torch
 from torch import Tensor, fx, nn
 from torch.func import functional_call
 
-from eqpot.compilation import CompiledPotential, ExplicitKernel
+from eqpot.compilation import CompiledPotential
 from eqpot.compiler import CompilationError, check_compiler, without_deprecations
 from eqpot.files import describe
+from eqpot.kernels.whole import ExplicitKernel
 from eqpot.models import GauntModel
 from eqpot.potential import Potential
 

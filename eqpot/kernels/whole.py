@@ -1,0 +1,65 @@
+"""All of a potential at once: for small structures, for a GPU, and for training."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from eqpot.kernels.layers import force_shares
+from eqpot.models import GauntModel
+from eqpot.models.deployment import deployed
+from eqpot.nn.neighbors import incoming_sums
+from eqpot.potential import Potential
+
+Kernel = Callable[[Tensor, Tensor, Tensor, Tensor], "list[Tensor]"]
+"""What computes as :class:`ExplicitKernel` does."""
+
+
+class ExplicitKernel(nn.Module):
+    """The part of a potential that is compiled, to be traced: for training, and for a GPU.
+
+    It takes neighbours in slots: edge vectors, Å, float64, shape (n, 3, j), and neighbours (n, j)
+    of :func:`eqpot.nn.neighbors.pad_edges`; and (j, n) of
+    :func:`eqpot.nn.neighbors.incoming_slots`; these two, and species (n,), are int64. It returns of
+    each atom, in float64: energies, eV, shape (n,); forces, eV/Å, shape (n, 3); and its part of the
+    virial, eV, shape (n, 9).
+
+    Parameters
+    ----------
+    potential
+        In memory.
+    model
+        That of the potential, or one that computes the same.
+    learning
+        Whether a loss of the results can be differentiated.
+    """
+
+    def __init__(self, potential: Potential, model: GauntModel, learning: bool = False) -> None:
+        super().__init__()
+        self.model, self.repulsion, self.learning = model, potential.repulsion, learning
+        self.scale, self.dtype = potential.scale, potential.anchor.dtype
+        reference_energies = torch.tensor(potential.reference_energies, dtype=torch.float64)
+        self.reference_energies = reference_energies.to(potential.anchor.device)
+
+    def forward(
+        self, vectors: Tensor, neighbors: Tensor, incoming: Tensor, species: Tensor
+    ) -> list[Tensor]:
+        """Return energies, forces and virials."""
+        vectors = vectors.detach().requires_grad_(True)
+        energies, _ = self.model.of_blocks(vectors.to(self.dtype), neighbors, species, incoming)
+        energies = self.reference_energies[species] + self.scale * energies.to(torch.float64)
+        if self.repulsion is not None:
+            ends = species[:, None].expand_as(neighbors), species[neighbors]
+            pairs = self.repulsion.pair_energies(*ends, vectors.transpose(1, 2))
+            energies = energies + pairs.sum(dim=1).to(torch.float64)
+        (gradient,) = torch.autograd.grad([energies.sum()], [vectors], create_graph=self.learning)
+        own, shares = force_shares(vectors, gradient)
+        sums = incoming_sums(shares, neighbors, incoming)
+        results = [energies, own + sums[:, :3], sums[:, 3:]]
+        return results if self.learning else [result.detach() for result in results]
+
+
+def explicit_kernel(potential: Potential) -> ExplicitKernel:
+    """Return the kernel of a potential that does not learn; its model is copied."""
+    assert isinstance(potential.model, GauntModel)
+    return ExplicitKernel(potential, deployed(potential.model, compiled=True))
