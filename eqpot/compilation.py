@@ -23,8 +23,8 @@ from eqpot.graph import Graph
 from eqpot.kernels.code import load_codes
 from eqpot.kernels.compiling import LEAST, SLOTS, compile_functions, functions_of
 from eqpot.kernels.layers import Widths
-from eqpot.kernels.sweep import StagedKernel, function_names
-from eqpot.kernels.whole import Kernel, explicit_kernel
+from eqpot.kernels.sweep import WHOLE, StagedKernel, function_names
+from eqpot.kernels.whole import Kernel
 from eqpot.missing import missing_file
 from eqpot.models.settings import GauntSettings
 from eqpot.nn.neighbors import incoming_slots, pad_edges
@@ -52,7 +52,7 @@ class CompiledPotential(nn.Module):
     Parameters
     ----------
     kernel
-        The compiled code, see :class:`ExplicitKernel`.
+        The compiled code, see :class:`eqpot.kernels.whole.ExplicitKernel`.
     description
         What :func:`eqpot.files.describe` says of the potential.
     device
@@ -150,7 +150,8 @@ class CompiledPotential(nn.Module):
         Parameters
         ----------
         vectors, neighbors, incoming, species
-            As :class:`ExplicitKernel`; ``n_slots`` a multiple of :attr:`multiple`.
+            As :class:`eqpot.kernels.whole.ExplicitKernel`; ``n_slots`` a multiple of
+            :attr:`multiple`.
         training
             As for :meth:`forward`.
         """
@@ -170,7 +171,7 @@ class CompiledPotential(nn.Module):
 def compile_potential(potential: Potential) -> CompiledPotential:
     """Return a potential that computes with machine code what the given one computes.
 
-    Compiling takes half a minute to some minutes, once for all sizes of structures, and needs a C++
+    Compiling takes a minute to some minutes, once for all sizes of structures, and needs a C++
     compiler. The code uses as many threads as PyTorch does when it is called. The model is that of
     :func:`eqpot.models.deployment.deployed`; the result can't be trained.
 
@@ -193,7 +194,7 @@ def compile_potential(potential: Potential) -> CompiledPotential:
         package = Path(folder) / "potential.pt2"
         _compile(potential, package, {})
         compiled = _load(package, description, potential.anchor.device)
-    verify(ExplicitPotential(compiled), potential)
+    _verify(compiled, potential)
     return compiled
 
 
@@ -239,7 +240,7 @@ def export_compiled(
         package = Path(folder) / "potential.pt2"
         _compile(potential, package, metadata)
         compiled = _load(package, metadata, potential.anchor.device)
-        metadata["largest_difference"] = verify(ExplicitPotential(compiled), potential)
+        metadata["largest_difference"] = _verify(compiled, potential)
         write_durably(path, package.read_bytes())
     return metadata
 
@@ -323,35 +324,17 @@ def _compile(potential: Potential, path: Path, metadata: dict[str, Any]) -> None
     lowering.register()
     text = {_KEY: json.dumps(metadata, ensure_ascii=True)}
     with torch.no_grad(), without_deprecations():
-        if potential.anchor.device.type == "cpu":
-            compile_functions(functions_of(potential), path, text)
-        else:
-            _compile_at_once(potential, path, text)
+        compile_functions(functions_of(potential), path, text, potential.anchor.device)
 
 
-def _compile_at_once(potential: Potential, path: Path, metadata: dict[str, str]) -> None:
-    # the compiler's own modules, 800 of them, are imported only by those who compile
-    from torch.fx.experimental.proxy_tensor import make_fx
-
-    # two sizes that differ, since equal ones would be taken for one variable
-    n_atoms, n_slots = 101, 3 * SLOTS
-    device = potential.anchor.device
-    vectors = torch.ones(n_atoms, 3, n_slots, dtype=torch.float64, device=device)
-    neighbors = torch.zeros(n_atoms, n_slots, dtype=torch.long, device=device)
-    inputs = (vectors, neighbors, neighbors.t().contiguous(), neighbors[:, 0].contiguous())
-    atoms = torch.export.Dim("n_atoms", min=LEAST)
-    slots = SLOTS * torch.export.Dim("n_slots", min=1)
-    # gradients are traced first, since torch.export cannot: what it sees is one plain graph
-    with torch.enable_grad():
-        kernel = explicit_kernel(potential)
-        trace = make_fx(kernel, tracing_mode="symbolic", _allow_non_fake_inputs=True)
-        graph = trace(*inputs)
-    shapes = ({0: atoms, 2: slots}, {0: atoms, 1: slots}, {0: slots, 1: atoms}, {0: atoms})
-    exported = torch.export.export(graph, inputs, dynamic_shapes=shapes)
-    configs = {"aot_inductor.metadata": metadata}
-    torch._inductor.aoti_compile_and_package(
-        exported, package_path=str(path), inductor_configs=configs
-    )
+def _verify(compiled: CompiledPotential, potential: Potential) -> float:
+    """Return the largest difference from a potential, of the code for chunks too."""
+    kernels = [compiled.kernel]
+    if isinstance(compiled.kernel, StagedKernel):
+        kernels.append(compiled.kernel.in_small_chunks())
+    description, device = describe(potential), potential.anchor.device
+    variants = [CompiledPotential(kernel, description, device) for kernel in kernels]
+    return max(verify(ExplicitPotential(variant), potential) for variant in variants)
 
 
 def _load(package: Path, description: dict[str, Any], device: torch.device) -> CompiledPotential:
@@ -363,8 +346,10 @@ def _kernel(package: Path, description: dict[str, Any], device: torch.device) ->
         settings = GauntSettings(**description["model"]["settings"])
         widths = Widths(settings, dtype_of(description["dtype"]))
         return StagedKernel(load_codes(package, function_names(widths.n_layers)), widths)
+    from torch._inductor.package.package import load_package
+
     with without_deprecations():
-        loader = torch._inductor.aoti_load_package(str(package)).loader
+        loader = load_package(str(package), WHOLE).loader
     # the object around the loader would parse at each call, from text, how arguments are nested
     return lambda *inputs: loader.boxed_run(list(inputs))
 

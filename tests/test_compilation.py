@@ -25,8 +25,9 @@ from eqpot.compilation import (
 )
 from eqpot.compiler import CompilationError, check_compiler, without_deprecations
 from eqpot.files import describe, save_potential
-from eqpot.kernels.whole import explicit_kernel
+from eqpot.kernels.whole import ExplicitKernel
 from eqpot.models import PRESETS
+from eqpot.models.deployment import deployed
 from eqpot.so3 import GauntProduct, SphereProduct
 from potentials import random_potential, soft_potential
 from strategies import ordinary_set
@@ -43,6 +44,11 @@ def compiler_found():
 
 
 needs_compiler = pytest.mark.skipif(not compiler_found(), reason="no C++ compiler on this machine")
+
+
+def explicit_kernel(potential):
+    """Return what is compiled of a potential."""
+    return ExplicitKernel(potential, deployed(potential.model, compiled=True))
 
 
 def around(potential):
@@ -222,7 +228,8 @@ def test_a_missing_compiler_is_told(monkeypatch, tmp_path):
         ("small", {}, 1),
         ("medium", {}, 2),
         ("large", {}, 1),
-        ("small", {"l_hidden": 2, "l_along": 2, "final_gate": False}, 1),
+        ("small", {"n_layers": 3, "l_hidden": 2, "l_along": 2, "final_gate": False}, 2),
+        ("small", {"l_hidden": 0}, 1),
     ],
     indirect=["n_threads"],
 )
@@ -230,8 +237,16 @@ def test_compiled_code_obeys_the_laws_in_float64(preset, changes, n_threads):
     settings = PRESETS[preset].as_dict() | changes
     potential = random_potential(repulsion=True, **settings)
     compiled = compile_potential(potential)
-    assert_agrees(compiled, potential, 1e-12)
-    check_laws(compiled)
+    parts = in_small_chunks(compiled, potential)
+    for variant in (compiled, parts):
+        assert_agrees(variant, potential, 1e-12)
+        check_laws(variant)
+
+
+def in_small_chunks(compiled, potential):
+    """Return a compiled potential that takes few atoms at a time."""
+    kernel = compiled.kernel.in_small_chunks()
+    return CompiledPotential(kernel, describe(potential), potential.anchor.device)
 
 
 @pytest.mark.slow
@@ -243,15 +258,19 @@ def test_a_package_computes_as_the_potential_in_float32(tmp_path):
     assert metadata["largest_difference"] <= 1e-5
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["p.eqpot", "p.pt2"]
     program = ASECalculator.from_compiled(tmp_path / "p.pt2", trust=True)
+    in_chunks = ASECalculator.from_compiled(tmp_path / "p.pt2", trust=True)
+    in_chunks._compiled.kernel = in_chunks._compiled.kernel.in_small_chunks()
     eager = ASECalculator(tmp_path / "p.eqpot")
     exact = ASECalculator(tmp_path / "p.eqpot", dtype="float64")
     for atoms in (*ORDINARY.values(), *lone_and_few().values()):
         if not set(atoms.numbers) <= set(potential.atomic_numbers):
             continue
-        for calculator in (program, eager, exact):
+        for calculator in (program, in_chunks, eager, exact):
             calculator.calculate(atoms)
         for name in ("energies", "forces", *(["stresses"] if atoms.pbc.all() else [])):
             truth = exact.results[name]
-            errors = [np.abs(c.results[name] - truth).max() for c in (program, eager)]
+            *errors, usual = (
+                np.abs(c.results[name] - truth).max() for c in (program, in_chunks, eager)
+            )
             # rounding of sums in other orders: of the size of that of the potential itself
-            assert errors[0] <= 3 * errors[1] + 1e-6 * max(1.0, np.abs(truth).max()), name
+            assert max(errors) <= 3 * usual + 1e-6 * max(1.0, np.abs(truth).max()), name

@@ -20,7 +20,7 @@ def export(
         Path,
         typer.Argument(
             help="The file to write: TorchScript (.pt), or machine code for processors like this "
-            "one (.pt2), which takes a minute and a C++ compiler."
+            "one (.pt2), which takes minutes and a C++ compiler."
         ),
     ],
     dtype: Annotated[str, typer.Option(help="float32 or float64.")] = "float32",
@@ -32,7 +32,7 @@ def export(
         )
     if output.suffix == ".pt2":
         load_potential(potential, dtype=dtype)  # what is wrong with it is told at once
-        typer.echo("compiling: one to three minutes in which nothing is shown", err=True)
+        typer.echo("compiling: two to four minutes in which nothing is shown", err=True)
     try:
         _WRITERS[output.suffix](potential, output, dtype)
     except ExportError as error:

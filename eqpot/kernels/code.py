@@ -5,6 +5,7 @@ PyTorch's own objects around such code hold the lock while it runs
 languages, does not need it.
 """
 
+import _ctypes
 import ctypes
 import os
 import tempfile
@@ -32,24 +33,25 @@ class Code:
 
     Raises
     ------
-    OSError
-        If it cannot be loaded.
     RuntimeError
-        If its constants cannot.
+        If it cannot be loaded.
     """
 
     def __init__(self, library: Path) -> None:
-        self._library = ctypes.CDLL(str(library))
-        self._run = self._library.AOTInductorModelContainerRun
+        handle, n_results = _Pointer(), ctypes.c_size_t()
+        try:
+            loaded = ctypes.CDLL(str(library))
+            self._run = loaded.AOTInductorModelContainerRun
+            create = loaded.AOTInductorModelContainerCreateWithDevice
+            count = loaded.AOTInductorModelContainerGetNumOutputs
+        except (OSError, AttributeError) as error:
+            raise RuntimeError(f"{library.name}: {error}") from error
         tensors = (_Pointer, ctypes.c_size_t)
         self._run.argtypes = [_Pointer, *tensors, *tensors, _Pointer, _Pointer]
-        handle, n_results = _Pointer(), ctypes.c_size_t()
-        create = self._library.AOTInductorModelContainerCreateWithDevice
         # as many calls at once as there are cores; more wait for each other
         n_calls = ctypes.c_size_t(os.cpu_count() or 1)
         _check(create(ctypes.byref(handle), n_calls, b"cpu", None), "loaded")
-        weakref.finalize(self, self._library.AOTInductorModelContainerDelete, handle)
-        count = self._library.AOTInductorModelContainerGetNumOutputs
+        weakref.finalize(self, _unload, loaded, handle).atexit = False
         _check(count(handle, ctypes.byref(n_results)), "loaded")
         self._handle, self._n_results = handle, n_results.value
 
@@ -98,10 +100,7 @@ def load_codes(package: Path, names: Sequence[str]) -> dict[str, Code]:
             if name in names and path.suffix in _LIBRARIES:
                 library = Path(folder) / f"{name}{path.suffix}"
                 library.write_bytes(archive.read(member))
-                try:
-                    codes[name] = Code(library)
-                except OSError as error:
-                    raise RuntimeError(str(error)) from error
+                codes[name] = Code(library)
     if missing := [name for name in names if name not in codes]:
         raise RuntimeError(f"the package has no function {', '.join(missing)}")
     return codes
@@ -113,6 +112,12 @@ def _prototype(name: str, result: type, *arguments: type) -> "ctypes._FuncPointe
 
 _pointer_of = _prototype("PyCapsule_GetPointer", _Pointer, ctypes.py_object, ctypes.c_char_p)
 _capsule_of = _prototype("PyCapsule_New", ctypes.py_object, _Pointer, ctypes.c_char_p, _Pointer)
+
+
+def _unload(loaded: ctypes.CDLL, handle: ctypes.c_void_p) -> None:
+    loaded.AOTInductorModelContainerDelete(handle)
+    if hasattr(_ctypes, "dlclose"):  # on Windows a library stays as long as the process
+        _ctypes.dlclose(loaded._handle)
 
 
 def _check(status: int, what: str) -> None:

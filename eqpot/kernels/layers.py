@@ -19,6 +19,9 @@ N_SHARES: Final = 12
 """What an edge gives its neighbour: three components of force and nine of the virial."""
 
 
+CPU: Final = torch.device("cpu")
+
+
 @dataclass(frozen=True)
 class Array:
     """Shape and type of an input or a result.
@@ -34,10 +37,10 @@ class Array:
     shape: tuple[int | str, ...]
     dtype: torch.dtype
 
-    def empty(self, lengths: dict[str, int]) -> Tensor:
-        """Return a tensor without values on the CPU, given the lengths that vary."""
+    def empty(self, lengths: dict[str, int], device: torch.device = CPU) -> Tensor:
+        """Return a tensor without values, given the lengths that vary."""
         shape = [lengths[n] if isinstance(n, str) else n for n in self.shape]
-        return torch.empty(shape, dtype=self.dtype, device="cpu")
+        return torch.empty(shape, dtype=self.dtype, device=device)
 
     def of_all(self) -> "Array":
         """Return the array of all atoms, of which this has a part."""
@@ -68,52 +71,53 @@ class Widths:
         self.neighbors = Array(("n", "j"), torch.int64)
         self.species = Array(("n",), torch.int64)
         self.edges = [self.vectors, self.neighbors, self.species.of_all(), self.species]
+        self.whole_inputs = [self.vectors, self.neighbors, self.incoming, self.species]
         self.total = Array(("n",), torch.float64)
         self.forces = Array(("n", 3), torch.float64)
         self.virials = Array(("n", N_SHARES - 3), torch.float64)
         self.shares = Array(("n", "j", N_SHARES), torch.float64)
 
-    def before(self, step: int) -> list[Array]:
+    def layer_inputs(self, step: int) -> list[Array]:
         """Return what a layer takes: edges, and after the first what atoms have and send."""
         if step == 0:
             return self.edges
         return [*self.edges, self.scalars, *(array.of_all() for array in self.sent)]
 
-    def after(self) -> list[Array]:
+    def layer_results(self) -> list[Array]:
         """Return what a layer but the last gives: energies, what atoms keep, what they send."""
         return [self.energies, self.scalars, *self.sent]
 
-    def pulled(self, step: int) -> list[Array]:
-        """Return what goes back out of a layer: :meth:`pulls`, or the forces of the first."""
-        return [self.forces, self.shares] if step == 0 else self.pulls()
+    def gradients_out(self, step: int) -> list[Array]:
+        """Return what goes back out of a layer: :meth:`gradients`, or the forces of the first."""
+        return [self.forces, self.shares] if step == 0 else self.gradients()
 
-    def shared(self) -> list[Array]:
+    def sums_inputs(self) -> list[Array]:
         """Return what :class:`Sums` takes; it gives forces and virials."""
         return [self.incoming, self.forces, self.shares.of_all()]
 
-    def pulls(self) -> list[Array]:
+    def gradients(self) -> list[Array]:
         """Return gradients: to vectors, to what atoms had, and to what came from neighbours."""
         return [self.vectors, self.scalars, *self.pulls_sent]
 
-    def pulls_before(self) -> list[Array]:
+    def gradients_in(self) -> list[Array]:
         """Return what goes back into a layer but the last: incoming slots and gradients."""
-        vectors, scalars, *pulls_sent = self.pulls()
+        vectors, scalars, *pulls_sent = self.gradients()
         return [self.incoming, vectors, scalars, *(array.of_all() for array in pulls_sent)]
 
 
 class Layer(nn.Module):
     """A layer of a potential on some atoms, and the gradient of all energies back through it.
 
-    Its inputs are tensors in a row, since it is to be traced: those of :meth:`Widths.before`,
+    Its inputs are tensors in a row, since it is to be traced: those of :meth:`Widths.layer_inputs`,
     which are edges in blocks, vectors in Å (:func:`eqpot.nn.neighbors.pad_edges`); the species of
     all atoms and of those in the call; scalars of the atoms in the call and what all atoms send.
     Then, for the last layer, the energies of each layer before, and for others what
-    :meth:`Widths.pulls_before` names.
+    :meth:`Widths.gradients_in` names.
 
-    Results are, of a layer but the last, those of :meth:`Widths.after`; of the last the energies
-    of the atoms in eV; then those of :meth:`Widths.pulled`. Out of the first layer come, of each
-    atom, the sum of the gradients of its edges, and of each slot what it brings its neighbour:
-    force and virial, eV/Å and eV.
+    Results are, of a layer but the last, those of :meth:`Widths.layer_results`; of the last the
+    energies of the atoms in eV; then those of :meth:`Widths.gradients_out`. Out of the first layer
+    come, of each atom, the sum of the gradients of its edges, and of each slot what it brings its
+    neighbour: force and virial, eV/Å and eV.
 
     Parameters
     ----------
@@ -188,7 +192,7 @@ class Layer(nn.Module):
 class Sums(nn.Module):
     """Forces of some atoms and their parts of the virial, of what :func:`force_shares` returns.
 
-    Inputs are those of :meth:`Widths.shared`: the atoms' incoming slots and own sums, and the
+    Inputs are those of :meth:`Widths.sums_inputs`: the atoms' incoming slots and own sums, and the
     shares of all slots.
     """
 

@@ -1,8 +1,9 @@
 """The compiled layers of a potential go over chunks of atoms, by several threads.
 
 What atoms send each other meets in tensors of all atoms, forth after each layer and back before it;
-between these meetings a chunk needs no other. So its numbers stay in the cache of the core that
-computes it, and memory grows by what is sent alone.
+between these meetings a chunk needs no other, so its numbers stay in the cache of the core that
+computes it. Of all atoms there is what they send and what their neighbours send back, and what was
+kept on the way forth.
 """
 
 import functools
@@ -20,8 +21,8 @@ from eqpot.kernels.team import Team
 SLOTS_OF_CHUNK: Final = 2048
 """Slots of a chunk. Of 192-atom water, ``medium``, 1024 to 3072 take equally long and all 12 288 a
 fifth longer: their numbers leave the cache."""
-_FEWEST: Final = 8
-"""Atoms for which one thread does not wait: so few take a tenth longer each."""
+FEWEST: Final = 8
+"""Atoms of a chunk, at least: so few take a tenth longer each."""
 
 Code = Callable[[list[Tensor]], list[Tensor]]
 """A compiled layer: inputs, and tensors that it fills; returns what is kept for the way back."""
@@ -63,26 +64,48 @@ class StagedKernel:
         By :func:`function_names`.
     widths
         Of the model.
+    slots_of_chunk
+        As :data:`SLOTS_OF_CHUNK`.
+    fewest
+        As :data:`FEWEST`.
     """
 
-    def __init__(self, codes: Mapping[str, Code], widths: Widths) -> None:
+    def __init__(
+        self,
+        codes: Mapping[str, Code],
+        widths: Widths,
+        slots_of_chunk: int = SLOTS_OF_CHUNK,
+        fewest: int = FEWEST,
+    ) -> None:
         self._codes, self._widths = codes, widths
+        self._slots_of_chunk, self._fewest = slots_of_chunk, fewest
         self._plan: _Plan | None = None
         self._team: Team | None = None
         self._lock = threading.Lock()
+
+    def __deepcopy__(self, memo: dict[int, object]) -> "StagedKernel":
+        """Return the kernel itself: it has nothing that a copy could change."""
+        return self
+
+    def in_small_chunks(self) -> "StagedKernel":
+        """Return a kernel of the same code that cuts structures of four atoms and more."""
+        return StagedKernel(self._codes, self._widths, slots_of_chunk=1, fewest=2)
 
     def __call__(
         self, vectors: Tensor, neighbors: Tensor, incoming: Tensor, species: Tensor
     ) -> list[Tensor]:
         """Return energies, forces and virials of tensors on the CPU."""
-        if neighbors.numel() <= SLOTS_OF_CHUNK:
+        n_atoms, n_slots = neighbors.shape
+        if n_atoms * n_slots <= self._slots_of_chunk:
             return self._codes[WHOLE]([vectors, neighbors, incoming, species])
-        lengths = (*neighbors.shape, torch.get_num_threads())
-        with self._lock, torch.no_grad():
-            if self._plan is None or self._plan.lengths != lengths:
+        n_threads = torch.get_num_threads()
+        chunks = chunks_of(n_atoms, n_slots, n_threads, self._slots_of_chunk, self._fewest)
+        # buffers that the next call can use, whatever the mode of this one
+        with self._lock, torch.inference_mode(False), torch.no_grad():
+            if self._plan is None or not self._plan.is_of(chunks, n_slots):
                 self._plan = None  # its memory, before there is another
-                self._plan = _Plan(self._codes, self._widths, lengths)
-            plan, n_threads = self._plan, lengths[2]
+                self._plan = _Plan(self._codes, self._widths, chunks, n_slots)
+            plan = self._plan
             plan.start(vectors, neighbors, incoming, species)
             if n_threads == 1:
                 plan.work(lambda: None)
@@ -93,11 +116,17 @@ class StagedKernel:
             return plan.end()
 
 
-def chunks_of(n_atoms: int, n_slots: int, n_threads: int) -> list[slice]:
+def chunks_of(
+    n_atoms: int,
+    n_slots: int,
+    n_threads: int,
+    slots_of_chunk: int = SLOTS_OF_CHUNK,
+    fewest: int = FEWEST,
+) -> list[slice]:
     """Return ranges of atoms that fit the cache and busy the threads."""
-    n_chunks = -(-n_atoms * n_slots // SLOTS_OF_CHUNK)
+    n_chunks = -(-n_atoms * n_slots // slots_of_chunk)
     n_chunks = n_threads * -(-n_chunks // n_threads)
-    n_chunks = max(1, min(n_chunks, n_atoms // _FEWEST))
+    n_chunks = max(1, min(n_chunks, n_atoms // fewest))
     ends = [i * n_atoms // n_chunks for i in range(n_chunks + 1)]
     return [slice(*pair) for pair in itertools.pairwise(ends)]
 
@@ -109,23 +138,24 @@ class _Plan:
     """
 
     def __init__(
-        self, codes: Mapping[str, Code], widths: Widths, lengths: tuple[int, int, int]
+        self, codes: Mapping[str, Code], widths: Widths, chunks: list[slice], n_slots: int
     ) -> None:
-        self.lengths = lengths
-        self.chunks = chunks_of(*lengths)
-        all_lengths = {"N": lengths[0], "j": lengths[1]}
+        self._chunks, self._n_slots = chunks, n_slots
+        lengths = {"N": chunks[-1].stop, "j": n_slots}
         last = widths.n_layers - 1
 
         def make(arrays: list[Array]) -> list[Tensor]:
-            return [array.of_all().empty(all_lengths) for array in arrays]
+            return [array.of_all().empty(lengths) for array in arrays]
 
         self._edges = make([widths.vectors, widths.neighbors, widths.species])
-        self._after = [make(widths.after()) for _ in range(last)]
-        self._pulled = [make(widths.pulled(step)) for step in range(last + 1)]
+        self._after = [make(widths.layer_results()) for _ in range(last)]
+        # a layer reads what the one after it wrote, so two sets take turns
+        sets = {step % 2: make(widths.gradients()) for step in range(1, last + 1)[:2]}
+        self._pulled = [make(widths.gradients_out(0))]
+        self._pulled += [sets[step % 2] for step in range(1, last + 1)]
         self._results = make([widths.total, widths.forces, widths.virials])
         self._incoming = [
-            widths.incoming.empty({"n": atoms.stop - atoms.start, "j": lengths[1]})
-            for atoms in self.chunks
+            widths.incoming.empty({"n": atoms.stop - atoms.start, "j": n_slots}) for atoms in chunks
         ]
         self._inputs: tuple[Tensor, ...] = ()
         self._kept: dict[tuple[int, int], list[Tensor]] = {}
@@ -138,6 +168,10 @@ class _Plan:
         stages[0] = [self._filled(task, i) for i, task in enumerate(stages[0])]
         self._stages = stages
         self._next: list[Iterator[int]] = []
+
+    def is_of(self, chunks: list[slice], n_slots: int) -> bool:
+        """Return whether the plan is for these chunks and this number of slots."""
+        return self._chunks == chunks and self._n_slots == n_slots
 
     def start(self, vectors: Tensor, neighbors: Tensor, incoming: Tensor, species: Tensor) -> None:
         """Take the inputs of a call; they are read by the first stage."""
@@ -161,10 +195,10 @@ class _Plan:
                     meet()
 
     def _numbers(self) -> range:
-        return range(len(self.chunks))
+        return range(len(self._chunks))
 
     def _parts(self, tensors: Sequence[Tensor], chunk: int) -> list[Tensor]:
-        return [tensor[self.chunks[chunk]] for tensor in tensors]
+        return [tensor[self._chunks[chunk]] for tensor in tensors]
 
     def _before(self, step: int, chunk: int) -> list[Tensor]:
         vectors, neighbors, species = self._parts(self._edges, chunk)
@@ -176,7 +210,7 @@ class _Plan:
 
     def _filled(self, task: _Task, chunk: int) -> _Task:
         """Return a task that begins with the chunk's part of the inputs."""
-        atoms = self.chunks[chunk]
+        atoms = self._chunks[chunk]
         vectors, neighbors, _ = self._parts(self._edges, chunk)
 
         def run() -> None:

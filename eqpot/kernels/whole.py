@@ -7,7 +7,6 @@ from torch import Tensor, nn
 
 from eqpot.kernels.layers import force_shares
 from eqpot.models import GauntModel
-from eqpot.models.deployment import deployed
 from eqpot.nn.neighbors import incoming_sums
 from eqpot.potential import Potential
 
@@ -16,7 +15,7 @@ Kernel = Callable[[Tensor, Tensor, Tensor, Tensor], "list[Tensor]"]
 
 
 class ExplicitKernel(nn.Module):
-    """The part of a potential that is compiled, to be traced: for training, and for a GPU.
+    """The part of a potential that is compiled, to be traced.
 
     It takes neighbours in slots: edge vectors, Å, float64, shape (n, 3, j), and neighbours (n, j)
     of :func:`eqpot.nn.neighbors.pad_edges`; and (j, n) of
@@ -57,9 +56,3 @@ class ExplicitKernel(nn.Module):
         sums = incoming_sums(shares, neighbors, incoming)
         results = [energies, own + sums[:, :3], sums[:, 3:]]
         return results if self.learning else [result.detach() for result in results]
-
-
-def explicit_kernel(potential: Potential) -> ExplicitKernel:
-    """Return the kernel of a potential that does not learn; its model is copied."""
-    assert isinstance(potential.model, GauntModel)
-    return ExplicitKernel(potential, deployed(potential.model, compiled=True))
