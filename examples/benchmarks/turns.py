@@ -19,7 +19,7 @@ HERE: Final = Path(__file__).resolve().parent
 MAX_CALLS: Final = 20
 """Most calls in one turn."""
 N_LEFT_OUT: Final = 1
-"""Calls at the start of each turn, which finds the caches full of what another program left."""
+"""Calls at the start of each turn that a worker leaves out, at least."""
 MIN_ROUNDS: Final = 3
 """Fewest turns of each program, whatever the time."""
 
@@ -229,8 +229,8 @@ def take_turns(
         warm = lap(length.n_warmup)
         n_rounds, n_calls = length.plan(sum(seconds[-1] for seconds in warm.values()) or 1.0)
         for _ in range(n_rounds):
-            for name, seconds in lap(N_LEFT_OUT + n_calls).items():
-                rounds[name].append(seconds[N_LEFT_OUT:])
+            for name, seconds in lap(n_calls).items():
+                rounds[name].append(seconds)
         for name, worker in workers.items():
             memory[name] = worker.ask(stop=True)["memory_mib"]
     finally:
