@@ -39,11 +39,14 @@ def speed(tmp_path_factory):
 
 
 def test_speed_holds_every_call_of_every_program(speed):
-    section, _, folder = speed
+    section, text, folder = speed
     found = section["systems"]["molecule"]
     assert found["n_atoms"] == 21
     assert list(found["variants"]) == ["eqpot-small", "eqpot-kept"]
     assert [values["threads"] for values in found["variants"].values()] == [1, 2]
+    kept = {"preset": "small", "calculator": {"skin": 0.5}}
+    assert found["variants"]["eqpot-kept"]["options"] == kept
+    assert f"- eqpot-kept: {kept}" in text
     for values in found["variants"].values():
         assert [len(turn) for turn in values["seconds"]] == 3 * [found["calls_per_round"]]
         times = values["milliseconds"]

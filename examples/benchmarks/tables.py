@@ -29,6 +29,9 @@ def speed(section: dict[str, Any]) -> str:
                 ]
             )
         head = f"{system}: {found['n_atoms']} atoms, {found['n_rounds']} rounds of "
+        if len(parts) == 1:
+            options = [f"- {name}: {v['options']}" for name, v in found["variants"].items()]
+            parts.append("\n".join(options))
         parts.append(f"{head}{found['calls_per_round']} calls\n\n{_table(rows)}")
     return "\n\n".join([*parts, *_failures(section)])
 

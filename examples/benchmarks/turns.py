@@ -200,7 +200,8 @@ def take_turns(
     -------
     dict
         Rounds, calls in a turn, and by variant ``milliseconds`` and ``ratio`` to the first variant
-        (median, and minimum and maximum over calls and rounds), ``memory_mib``, ``seconds``.
+        (median, and minimum and maximum over calls and rounds), ``memory_mib``, ``seconds`` and
+        ``options``.
     """
     rounds: dict[str, list[list[float]]] = {name: [] for name in workers}
     memory: dict[str, float] = {}
@@ -245,6 +246,7 @@ def take_turns(
                 **summary(rounds, name, next(iter(comparison.variants))),
                 "memory_mib": memory[name],
                 "seconds": rounds[name],
+                "options": comparison.variants[name].options,
             }
             for name in rounds
         },
