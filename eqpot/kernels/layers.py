@@ -17,8 +17,6 @@ from eqpot.potential import Potential
 
 N_SHARES: Final = 12
 """What an edge gives its neighbour: three components of force and nine of the virial."""
-
-
 CPU: Final = torch.device("cpu")
 
 
@@ -105,7 +103,40 @@ class Widths:
         return [self.incoming, vectors, scalars, *(array.of_all() for array in pulls_sent)]
 
 
-class Layer(nn.Module):
+class PotentialPart(nn.Module):
+    """A part of a potential, to be traced, with what is around the model.
+
+    Parameters
+    ----------
+    potential
+        In memory.
+    model
+        That of the potential, or one that computes the same.
+    """
+
+    def __init__(self, potential: Potential, model: GauntModel) -> None:
+        super().__init__()
+        self.model, self.repulsion = model, potential.repulsion
+        self.scale, self.dtype = potential.scale, potential.anchor.dtype
+        reference_energies = torch.tensor(potential.reference_energies, dtype=torch.float64)
+        self.reference_energies = reference_energies.to(potential.anchor.device)
+
+    def scaled(self, energies: Tensor, species: Tensor) -> Tensor:
+        """Return energies of the model, shape (n,), in eV and float64, with reference energies."""
+        return self.reference_energies[species] + self.scale * energies.to(torch.float64)
+
+    def repulsions(
+        self, vectors: Tensor, neighbors: Tensor, species: Tensor, all_species: Tensor
+    ) -> Tensor | None:
+        """Return the repulsion of each atom, eV, float64, shape (n,), if there is any."""
+        if self.repulsion is None:
+            return None
+        ends = species[:, None].expand_as(neighbors), all_species[neighbors]
+        pairs = self.repulsion.pair_energies(*ends, vectors.transpose(1, 2))
+        return pairs.sum(dim=1).to(torch.float64)
+
+
+class Layer(PotentialPart):
     """A layer of a potential on some atoms, and the gradient of all energies back through it.
 
     Its inputs are tensors in a row, since it is to be traced: those of :meth:`Widths.layer_inputs`,
@@ -130,12 +161,8 @@ class Layer(nn.Module):
     """
 
     def __init__(self, potential: Potential, model: GauntModel, step: int) -> None:
-        super().__init__()
-        self.model, self.step, self.repulsion = model, step, potential.repulsion
-        self.is_last = step == len(model.later)
-        self.scale, self.dtype = potential.scale, potential.anchor.dtype
-        reference_energies = torch.tensor(potential.reference_energies, dtype=torch.float64)
-        self.reference_energies = reference_energies.to(potential.anchor.device)
+        super().__init__(potential, model)
+        self.step, self.is_last = step, step == len(model.later)
 
     def forward(
         self,
@@ -167,11 +194,9 @@ class Layer(nn.Module):
         if self.is_last:
             for part in (*rest, -model.isolated_energies()[species]):
                 energies = energies + part
-            energies = self.reference_energies[species] + self.scale * energies.to(torch.float64)
-            if self.repulsion is not None:
-                ends = species[:, None].expand_as(neighbors), all_species[neighbors]
-                pairs = self.repulsion.pair_energies(*ends, vectors.transpose(1, 2))
-                repulsion = pairs.sum(dim=1).to(torch.float64)
+            energies = self.scaled(energies, species)
+            repulsion = self.repulsions(vectors, neighbors, species, all_species)
+            if repulsion is not None:
                 energies = energies + repulsion
                 targets[0] = targets[0] + repulsion.sum()
             results = [energies]

@@ -24,10 +24,9 @@ fifth longer: their numbers leave the cache."""
 FEWEST: Final = 8
 """Atoms of a chunk, at least: so few take a tenth longer each."""
 
-Code = Callable[[list[Tensor]], list[Tensor]]
+_Code = Callable[[list[Tensor]], list[Tensor]]
 """A compiled layer: inputs, and tensors that it fills; returns what is kept for the way back."""
 _Task = Callable[[], object]
-
 
 WHOLE: Final = "whole"
 """Name of the code of :class:`eqpot.kernels.whole.ExplicitKernel`, which returns what it finds."""
@@ -72,7 +71,7 @@ class StagedKernel:
 
     def __init__(
         self,
-        codes: Mapping[str, Code],
+        codes: Mapping[str, _Code],
         widths: Widths,
         slots_of_chunk: int = SLOTS_OF_CHUNK,
         fewest: int = FEWEST,
@@ -138,7 +137,7 @@ class _Plan:
     """
 
     def __init__(
-        self, codes: Mapping[str, Code], widths: Widths, chunks: list[slice], n_slots: int
+        self, codes: Mapping[str, _Code], widths: Widths, chunks: list[slice], n_slots: int
     ) -> None:
         self._chunks, self._n_slots = chunks, n_slots
         lengths = {"N": chunks[-1].stop, "j": n_slots}
@@ -222,7 +221,7 @@ class _Plan:
 
         return run
 
-    def _forth(self, code: Code, step: int, chunk: int) -> _Task:
+    def _forth(self, code: _Code, step: int, chunk: int) -> _Task:
         inputs = [*self._before(step, chunk), *self._parts(self._after[step], chunk)]
 
         def run() -> None:
@@ -230,7 +229,7 @@ class _Plan:
 
         return run
 
-    def _back(self, code: Code, step: int, chunk: int) -> _Task:
+    def _back(self, code: _Code, step: int, chunk: int) -> _Task:
         inputs = self._before(step, chunk)
         filled = self._parts(self._pulled[step], chunk)
         if step == len(self._after):  # the last layer
@@ -241,7 +240,7 @@ class _Plan:
         inputs += [self._incoming[chunk], *self._parts([vectors, scalars], chunk), *sent]
         return lambda: code([*inputs, *self._kept.pop((step, chunk)), *filled])
 
-    def _sum(self, code: Code, chunk: int) -> _Task:
+    def _sum(self, code: _Code, chunk: int) -> _Task:
         own, shares = self._pulled[0]
         filled = self._parts([own, *self._results[1:]], chunk)
         inputs = [self._incoming[chunk], filled[0], shares, *filled[1:]]

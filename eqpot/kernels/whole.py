@@ -3,9 +3,9 @@
 from collections.abc import Callable
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from eqpot.kernels.layers import force_shares
+from eqpot.kernels.layers import PotentialPart, force_shares
 from eqpot.models import GauntModel
 from eqpot.nn.neighbors import incoming_sums
 from eqpot.potential import Potential
@@ -14,7 +14,7 @@ Kernel = Callable[[Tensor, Tensor, Tensor, Tensor], "list[Tensor]"]
 """What computes as :class:`ExplicitKernel` does."""
 
 
-class ExplicitKernel(nn.Module):
+class ExplicitKernel(PotentialPart):
     """The part of a potential that is compiled, to be traced.
 
     It takes neighbours in slots: edge vectors, Å, float64, shape (n, 3, j), and neighbours (n, j)
@@ -34,11 +34,8 @@ class ExplicitKernel(nn.Module):
     """
 
     def __init__(self, potential: Potential, model: GauntModel, learning: bool = False) -> None:
-        super().__init__()
-        self.model, self.repulsion, self.learning = model, potential.repulsion, learning
-        self.scale, self.dtype = potential.scale, potential.anchor.dtype
-        reference_energies = torch.tensor(potential.reference_energies, dtype=torch.float64)
-        self.reference_energies = reference_energies.to(potential.anchor.device)
+        super().__init__(potential, model)
+        self.learning = learning
 
     def forward(
         self, vectors: Tensor, neighbors: Tensor, incoming: Tensor, species: Tensor
@@ -46,11 +43,10 @@ class ExplicitKernel(nn.Module):
         """Return energies, forces and virials."""
         vectors = vectors.detach().requires_grad_(True)
         energies, _ = self.model.of_blocks(vectors.to(self.dtype), neighbors, species, incoming)
-        energies = self.reference_energies[species] + self.scale * energies.to(torch.float64)
-        if self.repulsion is not None:
-            ends = species[:, None].expand_as(neighbors), species[neighbors]
-            pairs = self.repulsion.pair_energies(*ends, vectors.transpose(1, 2))
-            energies = energies + pairs.sum(dim=1).to(torch.float64)
+        energies = self.scaled(energies, species)
+        repulsion = self.repulsions(vectors, neighbors, species, species)
+        if repulsion is not None:
+            energies = energies + repulsion
         (gradient,) = torch.autograd.grad([energies.sum()], [vectors], create_graph=self.learning)
         own, shares = force_shares(vectors, gradient)
         sums = incoming_sums(shares, neighbors, incoming)
