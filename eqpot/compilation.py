@@ -18,6 +18,14 @@ from torch import Tensor, nn
 from eqpot import keys
 from eqpot.compiler import check_compiler, without_deprecations
 from eqpot.durable import write_durably
+from eqpot.exported import (
+    ExportKind,
+    ExportMetadata,
+    open_source,
+    read_member,
+    read_metadata,
+    read_trusted,
+)
 from eqpot.files import describe, dtype_of
 from eqpot.graph import Graph
 from eqpot.kernels.code import load_codes
@@ -25,7 +33,6 @@ from eqpot.kernels.compiling import LEAST, SLOTS, compile_functions, functions_o
 from eqpot.kernels.layers import Widths
 from eqpot.kernels.sweep import WHOLE, StagedKernel, function_names
 from eqpot.kernels.whole import Kernel
-from eqpot.missing import missing_file
 from eqpot.models.settings import GauntSettings
 from eqpot.nn.neighbors import incoming_slots, pad_edges
 from eqpot.potential import (
@@ -36,14 +43,28 @@ from eqpot.potential import (
     stress_of,
     virial_of,
 )
-from eqpot.program import ExplicitPotential, Program, open_source, read_trusted, verify
+from eqpot.program import ExplicitPotential, Program, verify
 
-_FORMAT: Final = "eqpot-compiled"
 _VERSION: Final = 5
 """Of what the code takes; 1: vectors in the type of the model; 2: any number of slots; 3: no
 incoming slots, so that sums over the edges to an atom were left to the caller; 4: one function of
 all atoms on the CPU too."""
 _KEY: Final = "eqpot"
+
+
+class _Metadata(ExportMetadata):
+    device: str
+    processor: str
+    format_version: int = 1  # the first version did not say
+
+
+def _text_in(archive: zipfile.ZipFile) -> str:
+    # each function of a package has the same
+    text: str = json.loads(read_member(archive, ".wrapper_metadata.json"))[_KEY]
+    return text
+
+
+_KIND: Final = ExportKind("eqpot-compiled", "compiled package", _text_in, _Metadata)
 
 
 class CompiledPotential(nn.Module):
@@ -232,7 +253,7 @@ def export_compiled(
     ValueError
         If the native file is refused (see :func:`eqpot.files.load_potential`).
     """
-    potential, metadata = open_source(potential, dtype_of(dtype), _FORMAT)
+    potential, metadata = open_source(potential, dtype_of(dtype), _KIND)
     metadata["device"] = potential.anchor.device.type
     metadata["processor"] = torch.backends.cpu.get_cpu_capability()
     metadata["format_version"] = _VERSION
@@ -271,13 +292,13 @@ def load_compiled(
         package, or it is for another kind of processor.
     """
     path = Path(path)
-    data = read_trusted(path, sha256, trust, "a compiled package")
+    data = read_trusted(path, sha256, trust, _KIND)
+    metadata = read_metadata(path, _KIND, data)
+    _check_runs(path, metadata)
     with tempfile.TemporaryDirectory(prefix="eqpot-") as folder:
         # what was hashed is what is loaded, whatever becomes of the file
         package = Path(folder) / "potential.pt2"
         package.write_bytes(data)
-        metadata = _metadata(path, package)
-        _check_runs(path, metadata)
         try:
             compiled = _load(package, metadata, torch.device(metadata["device"]))
         except RuntimeError as error:
@@ -298,23 +319,7 @@ def read_compiled_metadata(path: str | Path) -> dict[str, Any]:
     ValueError
         If the file is no such package.
     """
-    path = Path(path)
-    return _metadata(path, path)
-
-
-def _metadata(path: Path, package: Path) -> dict[str, Any]:
-    """Return the metadata of a package; messages name the path."""
-    try:
-        with zipfile.ZipFile(package) as archive:
-            names = [n for n in archive.namelist() if n.endswith(".wrapper_metadata.json")]
-            found = json.loads(json.loads(archive.read(names[0]))[_KEY]) if names else {}
-    except FileNotFoundError as error:
-        raise missing_file(path) from error
-    except (zipfile.BadZipFile, KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{path}: is no compiled package that eqpot exported") from error
-    if not isinstance(found, dict) or found.get("format") != _FORMAT:
-        raise ValueError(f"{path}: is no compiled package that eqpot exported")
-    return found
+    return read_metadata(Path(path), _KIND)
 
 
 def _compile(potential: Potential, path: Path, metadata: dict[str, Any]) -> None:
@@ -356,7 +361,7 @@ def _kernel(package: Path, description: dict[str, Any], device: torch.device) ->
 
 def _check_runs(path: Path, metadata: dict[str, Any]) -> None:
     """Check that a package is for this eqpot and this processor."""
-    version = metadata.get("format_version", 1)
+    version = metadata.get("format_version", 1)  # the first had none
     if version != _VERSION:
         raise ValueError(
             f"{path}: is a compiled package of version {version}, this eqpot runs version "

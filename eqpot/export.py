@@ -7,7 +7,6 @@ unless its SHA-256 is given or it is trusted by name.
 import io
 import json
 import warnings
-import zipfile
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,15 +14,25 @@ import torch
 from torch import nn
 
 from eqpot.durable import write_durably
+from eqpot.exported import (
+    ExportKind,
+    open_source,
+    read_member,
+    read_metadata,
+    read_trusted,
+)
 from eqpot.files import dtype_of
-from eqpot.missing import missing_file
 from eqpot.potential import Potential
-from eqpot.program import ExplicitPotential, Program, open_source, read_trusted, verify
+from eqpot.program import ExplicitPotential, Program, verify
 
 METADATA: Final = "eqpot.json"
 """Name of the extra file that carries the metadata, as JSON."""
 
-_FORMAT: Final = "eqpot-torchscript"
+_KIND: Final = ExportKind(
+    "eqpot-torchscript",
+    "TorchScript file",
+    lambda archive: read_member(archive, f"/extra/{METADATA}"),
+)
 
 
 def export_torchscript(
@@ -58,10 +67,10 @@ def export_torchscript(
     ValueError
         If the native file is refused (see :func:`eqpot.files.load_potential`).
     """
-    potential, metadata = open_source(potential, dtype_of(dtype), _FORMAT)
+    potential, metadata = open_source(potential, dtype_of(dtype), _KIND)
     eager = ExplicitPotential(potential).eval()
     data = _script(eager, {METADATA: json.dumps(metadata, ensure_ascii=True)})
-    metadata["largest_difference"] = verify(_load(data)[0], potential)
+    metadata["largest_difference"] = verify(_load(data), potential)
     write_durably(path, data)
     return metadata
 
@@ -96,14 +105,12 @@ def load_torchscript(
         If neither ``sha256`` nor ``trust`` is given, the SHA-256 differs, or the file is no export.
     """
     path = Path(path)
-    data = read_trusted(path, sha256, trust, "a TorchScript file")
+    data = read_trusted(path, sha256, trust, _KIND)
+    metadata = read_metadata(path, _KIND, data)
     try:
-        program, metadata = _load(data, torch.device(device))
+        return _load(data, torch.device(device)), metadata
     except RuntimeError as error:
         raise ValueError(f"{path}: is no TorchScript file that torch can load") from error
-    if metadata.get("format") != _FORMAT:
-        raise ValueError(f"{path}: a TorchScript file, but not one that eqpot exported")
-    return program, metadata
 
 
 def read_torchscript_metadata(path: str | Path) -> dict[str, Any]:
@@ -116,17 +123,7 @@ def read_torchscript_metadata(path: str | Path) -> dict[str, Any]:
     ValueError
         If the file is no export.
     """
-    try:
-        with zipfile.ZipFile(path) as archive:
-            names = [n for n in archive.namelist() if n.endswith(f"/extra/{METADATA}")]
-            found = json.loads(archive.read(names[0])) if names else {}
-    except FileNotFoundError as error:
-        raise missing_file(Path(path)) from error
-    except (zipfile.BadZipFile, ValueError) as error:
-        raise ValueError(f"{path}: is no TorchScript file that eqpot exported") from error
-    if not isinstance(found, dict) or found.get("format") != _FORMAT:
-        raise ValueError(f"{path}: is no TorchScript file that eqpot exported")
-    return found
+    return read_metadata(Path(path), _KIND)
 
 
 def _script(module: nn.Module, extra_files: dict[str, str]) -> bytes:
@@ -139,10 +136,8 @@ def _script(module: nn.Module, extra_files: dict[str, str]) -> bytes:
     return buffer.getvalue()
 
 
-def _load(data: bytes, device: torch.device | None = None) -> tuple[Program, dict[str, Any]]:
-    extra_files: dict[str, Any] = {METADATA: ""}
+def _load(data: bytes, device: torch.device | None = None) -> Program:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=r"`?torch\.jit")
-        program: Program = torch.jit.load(io.BytesIO(data), device, _extra_files=extra_files)
-    text = extra_files[METADATA]
-    return program, json.loads(text) if text else {}
+        program: Program = torch.jit.load(io.BytesIO(data), device)
+    return program

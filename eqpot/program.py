@@ -1,20 +1,15 @@
-"""What an exported potential is: its signature, its facts, its likeness to the original, its trust.
+"""An exported potential as a program: what it takes and returns, and its likeness to the original.
 
-Exports are programs. Whoever writes one compares it here with the potential that it came from;
-whoever loads one is asked here for its SHA-256, or for the word that it is trusted.
+Whoever writes one compares it here with the potential that it came from.
 """
 
-import hashlib
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any, Dict, Final, List, Tuple
+from typing import Dict, Final, List, Tuple
 
 import torch
 from torch import Tensor, nn
 
 from eqpot import keys
-from eqpot.files import describe, load_potential, read_header
-from eqpot.missing import missing_file
 from eqpot.potential import Potential
 
 INPUTS: Final = (
@@ -97,91 +92,6 @@ class ExplicitPotential(nn.Module):
             outputs[keys.STRESS],
             outputs[keys.NODE_VIRIAL],
         )
-
-
-def open_source(
-    potential: Potential | str | Path, dtype: torch.dtype, kind: str
-) -> tuple[Potential, dict[str, Any]]:
-    """Return the potential that is to be exported, and the metadata of its export.
-
-    Parameters
-    ----------
-    potential
-        A native file, or a potential in memory.
-    dtype
-        In which the model runs.
-    kind
-        Name of the format of the export.
-
-    Returns
-    -------
-    Potential
-        That of the file, or the one given.
-    dict
-        Elements, radius, layers, units, versions and the hash that the native file carries in its
-        header.
-
-    Raises
-    ------
-    OSError, ValueError
-        If the native file is refused (see :func:`eqpot.files.load_potential`), or a potential in
-        memory runs in another type than ``dtype``.
-    """
-    native_sha256 = None
-    if isinstance(potential, Potential):
-        own = next(potential.parameters()).dtype
-        if own != dtype:
-            raise ValueError(
-                f"`potential` runs in {own}, `dtype` is {dtype}; save it and export the file, so "
-                "that its constants are made in the type wanted"
-            )
-    else:
-        native_sha256 = read_header(potential)["file_sha256"]
-        potential = load_potential(potential, dtype=dtype)
-    metadata = describe(potential)
-    metadata["format"] = kind
-    metadata["n_layers"] = metadata["model"]["settings"]["n_layers"]
-    metadata["torch_version"] = str(torch.__version__)
-    metadata["native_sha256"] = native_sha256
-    metadata["inputs"] = list(INPUTS)
-    metadata["outputs"] = list(OUTPUTS)
-    return potential, metadata
-
-
-def read_trusted(path: Path, sha256: str | None, trust: bool, what: str) -> bytes:
-    """Return the content of a file that may be loaded as a program.
-
-    Parameters
-    ----------
-    path
-        The file.
-    sha256
-        SHA-256 of the file, from a source you trust.
-    trust
-        Whether it is trusted without a SHA-256.
-    what
-        What the file is, for the message.
-
-    Raises
-    ------
-    OSError
-        If there is no such file.
-    ValueError
-        If neither ``sha256`` nor ``trust`` is given, or the SHA-256 differs.
-    """
-    try:
-        data = path.read_bytes()
-    except FileNotFoundError as error:
-        raise missing_file(path) from error
-    found = hashlib.sha256(data).hexdigest()
-    if sha256 is not None and found != sha256.lower():
-        raise ValueError(f"{path}: `sha256` is {sha256}, but the file has {found}")
-    if sha256 is None and not trust:
-        raise ValueError(
-            f"{path}: {what} is a program that runs when it is loaded; give its `sha256`, or "
-            "`trust=True` if you know where it is from"
-        )
-    return data
 
 
 def verify(program: Program, potential: Potential) -> float:
