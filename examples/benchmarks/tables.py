@@ -30,8 +30,7 @@ def speed(section: dict[str, Any]) -> str:
             )
         head = f"{system}: {found['n_atoms']} atoms, {found['n_rounds']} rounds of "
         if len(parts) == 1:
-            options = [f"- {name}: {v['options']}" for name, v in found["variants"].items()]
-            parts.append("\n".join(options))
+            parts.append("\n".join(_options(*pair) for pair in found["variants"].items()))
         parts.append(f"{head}{found['calls_per_round']} calls\n\n{_table(rows)}")
     return "\n\n".join([*parts, *_failures(section)])
 
@@ -86,6 +85,11 @@ def _origin(section: dict[str, Any]) -> str:
         numbers = ", ".join(f"{package} {number}" for package, number in versions.items())
         lines.append(f"- {name}: {numbers}")
     return "\n".join(lines)
+
+
+def _options(name: str, values: dict[str, Any]) -> str:
+    n_threads = values["threads"]
+    return f"- {name}: {values['options']}, {n_threads} thread{'s' if n_threads > 1 else ''}"
 
 
 def _failures(section: dict[str, Any]) -> list[str]:
