@@ -29,8 +29,9 @@ from eqpot.exported import (
 from eqpot.files import describe, dtype_of
 from eqpot.graph import Graph
 from eqpot.kernels.code import load_codes
-from eqpot.kernels.compiling import LEAST, SLOTS, compile_functions, functions_of
+from eqpot.kernels.compiling import LEAST, SLOTS
 from eqpot.kernels.layers import Widths
+from eqpot.kernels.packaging import write_package
 from eqpot.kernels.sweep import WHOLE, StagedKernel, function_names
 from eqpot.kernels.whole import Kernel
 from eqpot.models.settings import GauntSettings
@@ -192,7 +193,7 @@ class CompiledPotential(nn.Module):
 def compile_potential(potential: Potential) -> CompiledPotential:
     """Return a potential that computes with machine code what the given one computes.
 
-    Compiling takes a minute to some minutes, once for all sizes of structures, and needs a C++
+    Compiling takes a minute or two of all cores, once for all sizes of structures, and needs a C++
     compiler. The code uses as many threads as PyTorch does when it is called. The model is that of
     :func:`eqpot.models.deployment.deployed`; the result can't be trained.
 
@@ -323,13 +324,8 @@ def read_compiled_metadata(path: str | Path) -> dict[str, Any]:
 
 
 def _compile(potential: Potential, path: Path, metadata: dict[str, Any]) -> None:
-    from eqpot.so3 import lowering
-
     check_compiler()
-    lowering.register()
-    text = {_KEY: json.dumps(metadata, ensure_ascii=True)}
-    with torch.no_grad(), without_deprecations():
-        compile_functions(functions_of(potential), path, text, potential.anchor.device)
+    write_package(potential, path, {_KEY: json.dumps(metadata, ensure_ascii=True)})
 
 
 def _verify(compiled: CompiledPotential, potential: Potential) -> float:

@@ -13,6 +13,7 @@ from ase.build import bulk
 from torch.fx.experimental.proxy_tensor import make_fx
 
 import eqpot.compilation
+import eqpot.kernels.packaging
 import laws
 from agreement import assert_agrees, lone_and_few
 from eqpot.calculators import ASECalculator
@@ -251,7 +252,9 @@ def in_small_chunks(compiled, potential):
 
 @pytest.mark.slow
 @needs_compiler
-def test_a_package_computes_as_the_potential_in_float32(tmp_path):
+def test_a_package_computes_as_the_potential_in_float32(tmp_path, monkeypatch):
+    # all other code of these tests is compiled by processes side by side
+    monkeypatch.setattr(eqpot.kernels.packaging, "_n_cores", lambda: 1)
     potential = soft_potential(torch.float32)
     save_potential(tmp_path / "p.eqpot", potential)
     metadata = export_compiled(tmp_path / "p.eqpot", tmp_path / "p.pt2", "float32")

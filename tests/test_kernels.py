@@ -16,7 +16,7 @@ import eqpot.kernels.team
 from agreement import assert_agrees
 from eqpot.compilation import CompiledPotential
 from eqpot.files import describe
-from eqpot.kernels.compiling import functions_of, trace
+from eqpot.kernels.compiling import function_of, names_of, trace
 from eqpot.kernels.layers import Layer, Widths
 from eqpot.kernels.splitting import split
 from eqpot.kernels.sweep import StagedKernel, chunks_of, function_names
@@ -27,7 +27,7 @@ from potentials import graph_of, random_potential
 
 def codes_of(potential):
     """Return the functions of a potential, which are not compiled."""
-    graphs = {name: function.graph for name, function in functions_of(potential).items()}
+    graphs = {name: function_of(potential, name).graph for name in names_of(potential)}
     assert set(graphs) == set(function_names(len(potential.model.later) + 1))
     return {name: lambda inputs, g=graph: list(g(*inputs)) for name, graph in graphs.items()}
 

@@ -79,7 +79,7 @@ def load_codes(package: Path, names: Sequence[str]) -> dict[str, Code]:
     Parameters
     ----------
     package
-        A file that :func:`eqpot.kernels.compiling.compile_functions` wrote.
+        A file that :func:`eqpot.kernels.packaging.write_package` wrote.
     names
         Of the functions.
 

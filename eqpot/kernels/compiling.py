@@ -3,7 +3,6 @@
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final
 
 import torch
@@ -12,7 +11,7 @@ from torch import Tensor, fx, nn
 from eqpot.compiler import CompilationError
 from eqpot.kernels.layers import CPU, Array, Layer, Sums, Widths
 from eqpot.kernels.splitting import into_buffers, split
-from eqpot.kernels.sweep import SUMS, WHOLE, back_name, forth_name
+from eqpot.kernels.sweep import SUMS, WHOLE, back_name, forth_name, function_names
 from eqpot.kernels.whole import ExplicitKernel
 from eqpot.models import GauntModel
 from eqpot.models.deployment import deployed
@@ -40,60 +39,68 @@ class Function:
     inputs: list[Array]
 
 
-def functions_of(potential: Potential) -> dict[str, Function]:
-    """Return the functions of a potential by name, as :class:`eqpot.kernels.sweep.StagedKernel`.
+def names_of(potential: Potential) -> list[str]:
+    """Return the names of a potential's functions: on a GPU there is one, of all atoms at once."""
+    assert isinstance(potential.model, GauntModel)
+    if potential.anchor.device.type != "cpu":
+        return [WHOLE]
+    return function_names(potential.model.settings.n_layers)
+
+
+def function_of(potential: Potential, name: str) -> Function:
+    """Return a function of a potential, as :class:`eqpot.kernels.sweep.StagedKernel` calls it.
 
     Parameters
     ----------
     potential
-        Its model is copied. On a GPU there is one function, of all atoms at once.
+        Its model is copied.
+    name
+        One of :func:`names_of`.
     """
     assert isinstance(potential.model, GauntModel)
-    device = potential.anchor.device
     model = deployed(potential.model, compiled=True)
     widths = Widths(model.settings, potential.anchor.dtype)
-    kernel = ExplicitKernel(potential, model)
-    functions = {WHOLE: Function(trace(kernel, widths.whole_inputs, device), widths.whole_inputs)}
-    if device.type != "cpu":
-        return functions
+    if name == WHOLE:
+        kernel = ExplicitKernel(potential, model)
+        graph = trace(kernel, widths.whole_inputs, potential.anchor.device)
+        return Function(graph, widths.whole_inputs)
+    if name == SUMS:
+        return _filling(trace(Sums(), widths.sums_inputs()), widths.sums_inputs(), widths.sums())
     last = widths.n_layers - 1
-    for step in range(last):
-        inputs, answers = widths.layer_inputs(step), widths.gradients_in()
-        results, gradients = widths.layer_results(), widths.gradients_out(step)
-        traced = trace(Layer(potential, model, step), [*inputs, *answers])
-        halves = split(traced, len(inputs), len(results))
-        functions[forth_name(step)] = Function(
-            into_buffers(halves.forth, len(results)), [*inputs, *results]
-        )
-        functions[back_name(step)] = Function(
-            into_buffers(halves.back, len(gradients)),
-            [*inputs, *answers, *halves.kept, *gradients],
-        )
-    inputs = [*widths.layer_inputs(last), *([widths.energies] * last)]
-    results = [widths.total, *widths.gradients_out(last)]
-    traced = trace(Layer(potential, model, last), inputs)
-    functions[back_name(last)] = Function(into_buffers(traced, len(results)), [*inputs, *results])
-    inputs, results = widths.sums_inputs(), [widths.forces, widths.virials]
-    traced = trace(Sums(), inputs)
-    functions[SUMS] = Function(into_buffers(traced, len(results)), [*inputs, *results])
-    return functions
+    if name == back_name(last):
+        inputs = [*widths.layer_inputs(last), *([widths.energies] * last)]
+        traced = trace(Layer(potential, model, last), inputs)
+        return _filling(traced, inputs, [widths.total, *widths.gradients_out(last)])
+    step = next(t for t in range(last) if name in (forth_name(t), back_name(t)))
+    inputs, answers = widths.layer_inputs(step), widths.gradients_in()
+    results = widths.layer_results()
+    traced = trace(Layer(potential, model, step), [*inputs, *answers])
+    halves = split(traced, len(inputs), len(results))
+    if name == forth_name(step):
+        return _filling(halves.forth, inputs, results)
+    return _filling(halves.back, [*inputs, *answers, *halves.kept], widths.gradients_out(step))
 
 
-def compile_functions(
-    functions: dict[str, Function], path: Path, metadata: dict[str, str], device: torch.device
-) -> None:
-    """Write a package of compiled functions.
+def _filling(graph: fx.GraphModule, inputs: list[Array], results: list[Array]) -> Function:
+    """Return a function that writes its first results into inputs."""
+    return Function(into_buffers(graph, len(results)), [*inputs, *results])
+
+
+def compile_function(
+    function: Function, name: str, metadata: dict[str, str], device: torch.device
+) -> list[str]:
+    """Return the files of a compiled function, for a package.
 
     Parameters
     ----------
-    functions
-        Of :func:`functions_of`.
-    path
-        The file.
+    function
+        Of :func:`function_of`.
+    name
+        Of the function, for messages.
     metadata
-        Texts that are to stand in it.
+        Texts that are to stand in the package.
     device
-        Where the functions run.
+        Where the function runs.
 
     Raises
     ------
@@ -101,35 +108,35 @@ def compile_functions(
         If an operation would need PyTorch's own objects to be called.
     """
     from torch._inductor import aot_compile
-    from torch._inductor.package.package import package_aoti
 
+    from eqpot.so3 import lowering
+
+    lowering.register()
     dims = {
         "N": torch.export.Dim("all_atoms", min=LEAST),
         "n": torch.export.Dim("atoms", min=LEAST),
     }
     dims["j"] = SLOTS * torch.export.Dim("slots", min=1)
-    files: Any = {}
-    for name, function in functions.items():
-        inputs = _examples(function.inputs, device)
-        shapes = [
-            {axis: dims[n] for axis, n in enumerate(array.shape) if isinstance(n, str)}
-            for array in function.inputs
-        ]
-        exported = torch.export.export(function.graph, inputs, dynamic_shapes=tuple(shapes))
-        options = {
-            "aot_inductor.package": True,
-            "aot_inductor.metadata": metadata,
-            "cpp.threads": 1,  # each thread calls the code for atoms of its own
-        }
-        files[name] = aot_compile(exported.module(), inputs, options=options)
-        names = [str(file) for file in files[name]]
-        foreign = [n for n in names if n.endswith(".json") and not n.endswith("_metadata.json")]
-        if foreign and device.type == "cpu":
-            raise CompilationError(
-                f"PyTorch {torch.__version__} has no C interface for an operation of {name!r}; "
-                "compile with another version"
-            )
-    package_aoti(str(path), files)
+    inputs = _examples(function.inputs, device)
+    shapes = [
+        {axis: dims[n] for axis, n in enumerate(array.shape) if isinstance(n, str)}
+        for array in function.inputs
+    ]
+    exported = torch.export.export(function.graph, inputs, dynamic_shapes=tuple(shapes))
+    options = {
+        "aot_inductor.package": True,
+        "aot_inductor.metadata": metadata,
+        "cpp.threads": 1,  # each thread calls the code for atoms of its own
+    }
+    found: Any = aot_compile(exported.module(), inputs, options=options)
+    files = [str(file) for file in found]
+    foreign = [n for n in files if n.endswith(".json") and not n.endswith("_metadata.json")]
+    if foreign and device.type == "cpu":
+        raise CompilationError(
+            f"PyTorch {torch.__version__} has no C interface for an operation of {name!r}; "
+            "compile with another version"
+        )
+    return files
 
 
 def trace(module: nn.Module, inputs: Sequence[Array], device: torch.device = CPU) -> fx.GraphModule:

@@ -90,8 +90,12 @@ class Widths:
         return [self.forces, self.shares] if step == 0 else self.gradients()
 
     def sums_inputs(self) -> list[Array]:
-        """Return what :class:`Sums` takes; it gives forces and virials."""
+        """Return what :class:`Sums` takes."""
         return [self.incoming, self.forces, self.shares.of_all()]
+
+    def sums(self) -> list[Array]:
+        """Return what :class:`Sums` gives: forces and virials."""
+        return [self.forces, self.virials]
 
     def gradients(self) -> list[Array]:
         """Return gradients: to vectors, to what atoms had, and to what came from neighbours."""
