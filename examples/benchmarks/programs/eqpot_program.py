@@ -9,6 +9,7 @@ from ase.calculators.calculator import Calculator
 from systems import R_MAX, mean_neighbors
 
 from eqpot.calculators import ASECalculator
+from eqpot.compilation import export_compiled
 from eqpot.files import save_potential
 from eqpot.models import build_model, settings_of
 from eqpot.potential import Potential
@@ -18,6 +19,7 @@ from eqpot.training.run import run
 from programs import Budget
 
 _FILE = "potential.eqpot"
+_PACKAGE = "potential.pt2"
 
 
 class EqpotProgram:
@@ -29,7 +31,7 @@ class EqpotProgram:
         Size of the model.
     calculator
         Arguments of the ASE calculator beside the file; a skin of 0 makes a new neighbour list at
-        every call, as the others do.
+        every call, as the others do. With ``compiled`` a package is compiled beforehand.
     training
         Values of the recipe's section ``training`` that differ from the defaults.
     """
@@ -44,19 +46,24 @@ class EqpotProgram:
     ) -> None:
         self.preset = preset
         self.calculator = {"skin": 0.0, **(calculator or {})}
+        self.compiled = self.calculator.pop("compiled", False)
         self.training = training or {}
 
     def prepare(self, atoms: Atoms, folder: Path) -> int:
-        """Save fresh weights."""
+        """Save fresh weights, and compile them if asked to."""
         numbers = sorted(set(atoms.numbers.tolist()))
         model = build_model(
             settings_of("gaunt", self.preset), len(numbers), R_MAX, mean_neighbors(atoms)
         )
         save_potential(folder / _FILE, Potential(model, numbers, [0.0] * len(numbers), 1.0, R_MAX))
+        if self.compiled:
+            export_compiled(folder / _FILE, folder / _PACKAGE)
         return sum(parameter.numel() for parameter in model.parameters())
 
     def open(self, folder: Path) -> Calculator:
-        """Open the native file."""
+        """Open the native file, or the package that was compiled of it."""
+        if self.compiled:
+            return ASECalculator.from_compiled(folder / _PACKAGE, trust=True, **self.calculator)
         return ASECalculator(folder / _FILE, dtype="float32", **self.calculator)
 
     def train(
