@@ -34,8 +34,8 @@ class Cost:
     Attributes
     ----------
     multiply_adds
-        Multiply-adds of matrix products. Operations on single elements have none: what they
-        cost is their traffic.
+        Multiply-adds of matrix products, and of others for which PyTorch knows a number. Operations
+        on single elements have none: what they cost is their traffic.
     n_bytes
         Bytes read and written, if each operation reads its arguments and writes its results once.
         Views and repeated elements of an expanded tensor are free.

@@ -10,6 +10,7 @@ from eqpot.nn.density import ChannelDensity
 from eqpot.nn.fields import DegreeLinear
 from eqpot.nn.neighbors import pad_edges
 from eqpot.so3 import SphereProduct
+from eqpot.so3.gaunt import gaunt_product
 from eqpot.verification.budget import (
     DOUBLE_BACKWARD,
     STAGES,
@@ -28,6 +29,15 @@ def test_product_on_the_sphere_is_three_matrix_products_forth_and_three_back():
     transform = n_points * n_harmonics * n_atoms * n_channels
     assert counter.costs["sphere products", FORWARD].multiply_adds == 3 * transform
     assert counter.costs["sphere products", "backward"].multiply_adds == 3 * transform
+
+
+def test_product_by_gaunt_coefficients_counts_those_that_are_not_zero():
+    # of degree 1 are not zero 000, and three each of 0mm, m0m and mm0: ten terms G y_j; of x_i,
+    # which multiply sums of these, component 0 has four and each component m two
+    counter = CostCounter({})
+    with counter:
+        gaunt_product(*torch.randn(2, 4, 5, 7), 1, 1, 1)
+    assert counter.total().multiply_adds == (10 + 4 + 3 * 2) * 5 * 7
 
 
 def test_density_is_one_matrix_product_an_atom():

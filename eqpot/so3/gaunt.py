@@ -4,12 +4,14 @@ Letters as in :mod:`eqpot.so3.products`; i, j and k are packed (l, m) of the fac
 """
 
 import functools
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.utils.flop_counter import register_flop_formula
 
 from eqpot.so3.harmonics import spherical_harmonics
 from eqpot.so3.products import SphereProduct
@@ -64,6 +66,22 @@ def gaunt_product(left: Tensor, right: Tensor, l_left: int, l_right: int, l_out:
     values = gaunt_coefficients(l_left, l_right, l_out)
     coefficients = torch.tensor(values, dtype=left.dtype, device=left.device)
     return torch.einsum("ijk,inc,jnc->knc", coefficients, left, right).contiguous()
+
+
+@register_flop_formula(torch.ops.eqpot.gaunt_product)
+def _flops(
+    left: Sequence[int],
+    right: Sequence[int],
+    l_left: int,
+    l_right: int,
+    l_out: int,
+    *,
+    out_shape: Sequence[int],
+) -> int:
+    """Return the operations of compiled code, which sums over j, then over i."""
+    written = gaunt_coefficients(l_left, l_right, l_out) != 0
+    n_multiply_adds = int(written.sum() + written.any(axis=1).sum())
+    return 2 * n_multiply_adds * out_shape[1] * out_shape[2]
 
 
 @gaunt_product.register_fake

@@ -28,6 +28,7 @@ STAGES: Final = {
     "eqpot.nn.fields": "channel mixing",
     "eqpot.models.deployment": "channel mixing",
     "eqpot.so3.products": "sphere products",
+    "eqpot.so3.gaunt": "sphere products",
     "eqpot.models.interactions:Readout": "readout",
     "eqpot.models.gaunt:GauntModel.isolated_energies": "readout",
     "eqpot.physics.zbl": "repulsion",

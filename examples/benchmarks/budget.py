@@ -10,15 +10,18 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final
 
 import torch
+from ase import Atoms
 from machine import describe
 from systems import R_MAX, SYSTEMS, mean_neighbors
 
 from eqpot import keys
 from eqpot.allocation import keep_freed_memory
+from eqpot.compilation import compile_potential
 from eqpot.cost import ELSEWHERE, FORWARD, Cost, CostCounter
 from eqpot.data import Frame, frame_to_graph
 from eqpot.graph import Graph
@@ -64,19 +67,40 @@ class Case:
         counter = self.training if phase == DOUBLE_BACKWARD else self.evaluation
         return counter.costs.get((stage, phase), Cost())
 
+    def evaluate(self) -> None:
+        """Compute energy and forces once."""
+        self.frozen(self.graph)
+
+    def train(self) -> None:
+        """Compute the gradient of a loss of energy and forces once."""
+        outputs = self.learning(self.graph, training=True)
+        loss = outputs[keys.ENERGY].square().sum() + outputs[keys.FORCES].square().sum()
+        weights = [weight for weight in self.learning.parameters() if weight.requires_grad]
+        loss.backward(inputs=weights)
+
+    def count_compiled(self) -> CostCounter:
+        """Return the cost of what is compiled, if its operations ran one by one."""
+        model = deployed(self.learning.model, compiled=True)
+        return count_evaluation(self.frozen.with_model(model), self.graph)
+
+
+def fresh_potential(preset: str, atoms: list[Atoms]) -> Potential:
+    """Return a potential of a preset with fresh weights, for the elements of some structures."""
+    numbers = sorted({int(z) for structure in atoms for z in structure.numbers})
+    settings = settings_of("gaunt", preset)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = build_model(settings, len(numbers), R_MAX, mean_neighbors(atoms[0]))
+    return Potential(model, numbers, [0.0] * len(numbers), 1.0, R_MAX).float()
+
 
 def case(preset: str, system: str) -> Case:
     """Return a case, counted."""
     atoms = SYSTEMS[system]()
-    numbers = sorted(set(atoms.numbers.tolist()))
-    settings = settings_of("gaunt", preset)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        model = build_model(settings, len(numbers), R_MAX, mean_neighbors(atoms))
-    potential = Potential(model, numbers, [0.0] * len(numbers), 1.0, R_MAX).float()
+    potential = fresh_potential(preset, [atoms])
     frame = Frame(atoms.numbers, atoms.positions, atoms.cell[:], atoms.pbc)
     graph = frame_to_graph(frame, R_MAX)
-    frozen = potential.with_model(deployed(model)).requires_grad_(False)
+    frozen = potential.with_model(deployed(potential.model)).requires_grad_(False)
     evaluation, training = count_evaluation(frozen, graph), count_training(potential, graph)
     return Case(preset, system, potential, frozen, graph, evaluation, training)
 
@@ -134,37 +158,34 @@ def times(cases: list[Case]) -> str:
             *("starts, ms", "measured, ms", "share"),
         ]
     ]
-    for c in cases:
-        for task, counter, step in (
-            ("forces", c.evaluation, evaluate),
-            ("training", c.training, train),
-        ):
-            print(f"{c.preset}, {c.system}, {task}", file=sys.stderr)
-            measured = median_seconds(lambda c=c, step=step: step(c))
-            total = counter.total()
-            floor = total.multiply_adds / rate
-            numbers = [
-                f"{1e3 * floor:.3g}",
-                f"{1e3 * total.n_bytes / bytes_a_second:.3g}",
-                f"{total.n_operations}",
-                f"{1e3 * total.n_operations * start:.3g}",
-                f"{1e3 * measured:.3g}",
-            ]
-            rows.append([f"`{c.preset}`", c.system, task, *numbers, f"{floor / measured:.0%}"])
+    for preset in PRESETS:
+        print(f"{preset}, compiling", file=sys.stderr)
+        whole = fresh_potential(preset, [SYSTEMS[system]() for system in NAMES])
+        compiled = compile_potential(whole.requires_grad_(False))
+        for c in cases:
+            if c.preset != preset:
+                continue
+            for task, counter, step in (
+                ("forces", c.evaluation, c.evaluate),
+                ("forces, compiled", c.count_compiled(), partial(compiled, c.graph)),
+                ("training", c.training, c.train),
+            ):
+                print(f"{preset}, {c.system}, {task}", file=sys.stderr)
+                measured = median_seconds(step)
+                total = counter.total()
+                floor = total.multiply_adds / rate
+                row = [f"`{preset}`", c.system, task, f"{1e3 * floor:.3g}"]
+                if "compiled" in task:  # it joins operations
+                    row += ["", "", ""]
+                else:
+                    row += [
+                        f"{1e3 * total.n_bytes / bytes_a_second:.3g}",
+                        f"{total.n_operations}",
+                        f"{1e3 * total.n_operations * start:.3g}",
+                    ]
+                rows.append([*row, f"{1e3 * measured:.3g}", f"{floor / measured:.0%}"])
     parts.append(f"All stages, measured through the potential:\n\n{_table(rows)}")
     return "\n\n".join(parts)
-
-
-def evaluate(c: Case) -> None:
-    """Compute energy and forces once."""
-    c.frozen(c.graph)
-
-
-def train(c: Case) -> None:
-    """Compute the gradient of a loss of energy and forces once."""
-    outputs = c.learning(c.graph, training=True)
-    loss = outputs[keys.ENERGY].square().sum() + outputs[keys.FORCES].square().sum()
-    loss.backward(inputs=[weight for weight in c.learning.parameters() if weight.requires_grad])
 
 
 def median_seconds(step: Callable[[], None]) -> float:
