@@ -98,7 +98,7 @@ class ASECalculator(Calculator):
         if compiled and edge_budget is not None:
             raise ValueError(
                 f"`edge_budget` must be left out with `compiled=True`, got {edge_budget}: compiled "
-                "code computes all edges at once; leave `compiled` out to bound the memory"
+                "code has chunks of its own on the CPU, and none on a GPU"
             )
         if not isinstance(potential, Potential):
             potential = load_potential(potential, dtype=dtype, device=device or "cpu")
@@ -327,26 +327,6 @@ class ASECalculator(Calculator):
             results["stress"] = results["stresses"].sum(axis=0)
         return results
 
-    def _kept_list(
-        self,
-        positions: NDArray[np.float64],
-        numbers: NDArray[np.int64],
-        cell: NDArray[np.float64],
-        pbc: NDArray[np.bool_],
-    ) -> VerletList:
-        if self._list is None or not self._list.holds(positions):
-            self._list = VerletList(positions, numbers, cell, pbc, self.r_max, self.skin)
-        return self._list
-
-    def _edges(
-        self,
-        positions: NDArray[np.float64],
-        numbers: NDArray[np.int64],
-        cell: NDArray[np.float64],
-        pbc: NDArray[np.bool_],
-    ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-        return self._kept_list(positions, numbers, cell, pbc).edges(positions)
-
     def _run(
         self,
         positions: NDArray[np.float64],
@@ -354,31 +334,7 @@ class ASECalculator(Calculator):
         cell: NDArray[np.float64],
         pbc: NDArray[np.bool_],
     ) -> tuple[float, NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-        def tensor(array: NDArray[Any]) -> torch.Tensor:
-            return torch.from_numpy(array).to(self._device)
-
-        if self._compiled is not None:
-            # what is outside of the code takes half as long as by way of edges
-            kept = self._kept_list(positions, numbers, cell, pbc)
-            blocks = kept.blocks(positions, self._compiled.multiple)
-            parts = self._compiled.of_blocks(
-                tensor(blocks.vectors),
-                tensor(blocks.neighbors),
-                tensor(blocks.incoming),
-                tensor(self._species_of[numbers]),
-            )
-            energy = parts[0].sum()
-        else:
-            edge_index, edge_shifts = self._edges(positions, numbers, cell, pbc)
-            energy, node_energy, pulls, _, node_virial = self._program(
-                tensor(positions),
-                tensor(cell[None]),
-                tensor(numbers.astype(np.int64)),
-                tensor(edge_index),
-                tensor(edge_shifts),
-                torch.zeros(len(positions), dtype=torch.int64, device=self._device),
-            )
-            parts = node_energy, pulls, node_virial
+        energy, *parts = self._evaluate(self._inputs(positions, numbers, cell, pbc))
         energies, forces, virials = (part.detach().cpu().numpy() for part in parts)
         if not (np.isfinite(forces).all() and np.isfinite(energies).all()):
             broken = np.flatnonzero(~(np.isfinite(forces).all(axis=1) & np.isfinite(energies)))
@@ -386,6 +342,40 @@ class ASECalculator(Calculator):
                 f"energy or force of atom {broken[0]} is not finite; are atoms too close?"
             )
         return float(energy), energies, forces, virials
+
+    def _inputs(
+        self,
+        positions: NDArray[np.float64],
+        numbers: NDArray[np.int64],
+        cell: NDArray[np.float64],
+        pbc: NDArray[np.bool_],
+    ) -> list[torch.Tensor]:
+        """Return what the program takes: edges, or blocks of them if it is compiled."""
+        if self._list is None or not self._list.holds(positions):
+            self._list = VerletList(positions, numbers, cell, pbc, self.r_max, self.skin)
+        arrays: tuple[NDArray[Any], ...]
+        if self._compiled is not None:
+            # what is outside of the code takes half as long as by way of edges
+            blocks = self._list.blocks(positions, self._compiled.multiple)
+            species = self._species_of[numbers]
+            arrays = blocks.vectors, blocks.neighbors, blocks.incoming, species
+        else:
+            edge_index, edge_shifts = self._list.edges(positions)
+            batch = np.zeros(len(positions), dtype=np.int64)
+            numbers = numbers.astype(np.int64)
+            arrays = positions, cell[None], numbers, edge_index, edge_shifts, batch
+        return [torch.from_numpy(array).to(self._device) for array in arrays]
+
+    def _evaluate(self, inputs: list[torch.Tensor]) -> tuple[torch.Tensor, ...]:
+        """Return the energy, and energies, forces and virials of the atoms."""
+        if self._compiled is not None:
+            vectors, neighbors, incoming, species = inputs
+            energies, forces, virials = self._compiled.of_blocks(
+                vectors, neighbors, incoming, species
+            )
+            return energies.sum(), energies, forces, virials
+        energy, energies, forces, _, virials = self._program(*inputs)
+        return energy, energies, forces, virials
 
 
 def _volume(cell: NDArray[np.float64], pbc: NDArray[np.bool_]) -> float | None:

@@ -66,7 +66,7 @@ class Measurement:
 
     @property
     def rest_share(self) -> float:
-        """Part of the time that is neither list nor model: ASE, and tensors from arrays."""
+        """Part of the time that is neither list nor model: that of ASE."""
         return 1.0 - self.list_share - self.model_share
 
     @property
@@ -262,35 +262,27 @@ class _Tremble:
 
 
 class _TimedCalculator(ASECalculator):
-    """The calculator, with the seconds that the neighbour list and the model have taken.
+    """The calculator, with the seconds that the neighbour list and the model have taken."""
 
-    Of a potential that is not compiled: compiled code takes another way through the calculator.
-    """
+    list_seconds = 0.0
+    model_seconds = 0.0
 
-    def __init__(self, potential: Potential) -> None:
-        super().__init__(potential)
-        self.list_seconds = 0.0
-        self.model_seconds = 0.0
-        program, device = self._program, self._device
-
-        def timed(*tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
-            started = time.perf_counter()
-            outputs = program(*tensors)
-            if device.type == "cuda":
-                torch.cuda.synchronize(device)
-            self.model_seconds += time.perf_counter() - started
-            return outputs
-
-        self._program = timed  # type: ignore[assignment]
-
-    def _edges(
+    def _inputs(
         self,
         positions: NDArray[np.float64],
         numbers: NDArray[np.int64],
         cell: NDArray[np.float64],
         pbc: NDArray[np.bool_],
-    ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    ) -> list[torch.Tensor]:
         started = time.perf_counter()
-        edges = super()._edges(positions, numbers, cell, pbc)
+        inputs = super()._inputs(positions, numbers, cell, pbc)
         self.list_seconds += time.perf_counter() - started
-        return edges
+        return inputs
+
+    def _evaluate(self, inputs: list[torch.Tensor]) -> tuple[torch.Tensor, ...]:
+        started = time.perf_counter()
+        results = super()._evaluate(inputs)
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
+        self.model_seconds += time.perf_counter() - started
+        return results
