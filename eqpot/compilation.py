@@ -9,7 +9,7 @@ import json
 import tempfile
 import zipfile
 from pathlib import Path
-from typing import Any, Dict, Final
+from typing import Any, Dict, Final, Literal
 
 import torch
 import torch.nn.functional as F
@@ -21,6 +21,7 @@ from eqpot.durable import write_durably
 from eqpot.exported import (
     ExportKind,
     ExportMetadata,
+    PrintableText,
     open_source,
     read_member,
     read_metadata,
@@ -54,8 +55,8 @@ _KEY: Final = "eqpot"
 
 
 class _Metadata(ExportMetadata):
-    device: str
-    processor: str
+    device: Literal["cpu", "cuda"]
+    processor: PrintableText
     format_version: int = 1  # the first version did not say
 
 
@@ -357,7 +358,7 @@ def _kernel(package: Path, description: dict[str, Any], device: torch.device) ->
 
 def _check_runs(path: Path, metadata: dict[str, Any]) -> None:
     """Check that a package is for this eqpot and this processor."""
-    version = metadata.get("format_version", 1)  # the first had none
+    version = metadata.get("format_version", 1)
     if version != _VERSION:
         raise ValueError(
             f"{path}: is a compiled package of version {version}, this eqpot runs version "
@@ -369,3 +370,8 @@ def _check_runs(path: Path, metadata: dict[str, Any]) -> None:
             f"{path}: was compiled for processors with {metadata['processor']}, this one has "
             f"{present}; export the potential on a machine like this one"
         )
+    try:
+        GauntSettings(**metadata["model"]["settings"])
+        dtype_of(metadata["dtype"])
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{path}: metadata field `model` or `dtype` is wrong: {error}") from error

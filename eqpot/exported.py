@@ -8,37 +8,66 @@ import hashlib
 import io
 import json
 import zipfile
-import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Annotated, Any
 
 import torch
-from pydantic import ConfigDict
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
 
-from eqpot.files import Description, check_description, describe, load_potential, read_header
+from eqpot.elements import SYMBOLS
+from eqpot.files import describe, load_potential, read_header, wrong_field
 from eqpot.missing import missing_file
 from eqpot.potential import Potential
 from eqpot.program import INPUTS, OUTPUTS
 
-_MAX_METADATA: Final = 2**26
-_NO_EXPORT: Final = (
-    *(zipfile.BadZipFile, zlib.error, EOFError),
-    *(NotImplementedError, RuntimeError),  # a compression that is not known; a password
-    *(LookupError, TypeError, ValueError, RecursionError),
-)
-"""What reading metadata raises on another file, or a damaged one."""
+
+def _printable(text: str) -> str:
+    if not text.isprintable():
+        raise ValueError("must be printable")
+    return text
 
 
-class ExportMetadata(Description):
-    """What every export says of itself, at least."""
+PrintableText = Annotated[str, AfterValidator(_printable)]
+"""What may be shown on a terminal."""
 
-    model_config = ConfigDict(extra="allow")
 
-    format: str
-    native_sha256: str | None
-    torch_version: str
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="allow", strict=True)
+
+    kind: PrintableText
+    settings: dict[PrintableText, bool | int | float]
+
+
+class ExportMetadata(BaseModel):
+    """What every export says of itself; of a later eqpot it may say more."""
+
+    model_config = ConfigDict(extra="allow", strict=True, allow_inf_nan=False)
+
+    format: PrintableText
+    eqpot_version: PrintableText
+    torch_version: PrintableText
+    native_sha256: PrintableText | None
+    model: _Model
+    dtype: PrintableText
+    atomic_numbers: list[Annotated[int, Field(ge=1, le=118)]] = Field(min_length=1, max_length=118)
+    elements: list[str]
+    r_max: float = Field(gt=0.0)
+
+    @model_validator(mode="after")
+    def _elements_are_those_of_the_numbers(self) -> "ExportMetadata":
+        expected = [SYMBOLS[z] for z in self.atomic_numbers]
+        if self.elements != expected:
+            raise ValueError(f"`elements` must be those of `atomic_numbers`, {expected}")
+        return self
 
 
 @dataclass(frozen=True)
@@ -127,38 +156,45 @@ def read_metadata(path: Path, kind: ExportKind, content: bytes | None = None) ->
     Raises
     ------
     OSError
-        If there is no such file.
+        If the file cannot be read.
     ValueError
-        If the file is no such export, or damaged.
+        If it is no such export, or damaged.
     """
+    if content is None:
+        content = _read(path)
     try:
-        with zipfile.ZipFile(io.BytesIO(_read(path) if content is None else content)) as archive:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
             found = json.loads(kind.text_in(archive))
-    except _NO_EXPORT as error:
+    except Exception as error:  # whatever the readers make of other files and of damage
         raise ValueError(
             f"{path}: is no {kind.noun} that eqpot exported, or is damaged: {error}"
         ) from error
     if not isinstance(found, dict) or found.get("format") != kind.format:
         raise ValueError(f"{path}: is no {kind.noun} that eqpot exported")
-    check_description(path, found, kind.schema)
+    try:
+        kind.schema.model_validate(found)
+    except ValidationError as error:
+        raise wrong_field(path, "metadata", error) from error
     return found
 
 
 def read_member(archive: zipfile.ZipFile, ending: str) -> bytes:
     """Return the first file in an archive whose name ends so.
 
+    PyTorch compresses nothing. What is compressed is refused: it may fill the memory.
+
     Raises
     ------
     LookupError
         If there is none.
     ValueError
-        If it is too large for metadata.
+        If it is compressed.
     """
     member = next((m for m in archive.infolist() if m.filename.endswith(ending)), None)
     if member is None:
         raise LookupError(f"no file in the archive ends with {ending}")
-    if member.file_size > _MAX_METADATA:
-        raise ValueError(f"{member.filename} has {member.file_size} bytes")
+    if member.compress_type != zipfile.ZIP_STORED:
+        raise ValueError(f"{member.filename} is compressed")
     return archive.read(member)
 
 

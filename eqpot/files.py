@@ -1,8 +1,7 @@
 """The native file of a potential: safetensors for the weights, one JSON document for all else."""
 
-from collections.abc import Sized
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, TypeVar
+from typing import Any, Final, Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -58,12 +57,13 @@ class _Repulsion(_Strict):
     covalent_radii: list[float]
 
 
-class Description(_Strict):
-    """What :func:`describe` says, in a document from a file."""
-
+class _Header(_Strict):
+    file_sha256: str
+    format: Literal["eqpot-potential"]
+    format_version: int
     eqpot_version: str
     model: _Model
-    atomic_numbers: list[Annotated[int, Field(ge=1, le=118)]] = Field(min_length=1, max_length=118)
+    atomic_numbers: list[int] = Field(min_length=1, max_length=118)
     elements: list[str]
     r_max: float = Field(gt=0.0)
     avg_num_neighbors: float = Field(gt=0.0)
@@ -72,18 +72,9 @@ class Description(_Strict):
     reference_energies: list[float]
     scale: float
     repulsion: _Repulsion | None
-
-
-class _Header(Description):
-    file_sha256: str
-    format: Literal["eqpot-potential"]
-    format_version: int
     provenance: dict[str, Any]
     errors: dict[str, Any]
     records: dict[str, str]
-
-
-_Described = TypeVar("_Described", bound=Description)
 
 
 def dtype_of(dtype: str | torch.dtype) -> torch.dtype:
@@ -254,46 +245,12 @@ def assemble(model: nn.Module, description: dict[str, Any]) -> Potential:
     ).to(torch.float64)
 
 
-def check_description(path: Path, document: Any, schema: type[_Described]) -> _Described:
-    """Return a document that describes a potential, after its fields are checked.
-
-    Parameters
-    ----------
-    path
-        The file that it comes from.
-    document
-        As JSON is read.
-    schema
-        Its fields.
-
-    Raises
-    ------
-    ValueError
-        If a field is missing, unknown or has a wrong value; names it.
-    """
-    try:
-        found = schema.model_validate(document)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise ValueError(f"{path}: header field `{where}` is wrong: {first['msg']}") from error
-    n_elements = len(found.atomic_numbers)
-    lists: list[tuple[str, Sized]] = [
-        ("elements", found.elements),
-        ("reference_energies", found.reference_energies),
-    ]
-    if found.repulsion is not None:
-        lists.append(("repulsion.covalent_radii", found.repulsion.covalent_radii))
-    for name, values in lists:
-        if len(values) != n_elements:
-            raise ValueError(
-                f"{path}: header field `{name}` must have {n_elements} values, has {len(values)}"
-            )
-    try:
-        GauntSettings(**found.model.settings.model_dump())
-    except ValueError as error:
-        raise ValueError(f"{path}: header field `model.settings` is wrong: {error}") from error
-    return found
+def wrong_field(path: Path, document: str, error: ValidationError) -> ValueError:
+    """Return the error to raise where a document in a file does not fit its schema."""
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"])
+    field = f"{document} field `{where}`" if where else document
+    return ValueError(f"{path}: {field} is wrong: {first['msg']}")
 
 
 def _describe_repulsion(repulsion: ZBLRepulsion | None) -> dict[str, Any] | None:
@@ -334,11 +291,43 @@ def _parameters(prefix: str, module: nn.Module) -> dict[str, Tensor]:
 
 def _read(path: Path) -> tuple[_Header, dict[str, Tensor]]:
     document, tensors = unseal(path, _KIND)
-    header = check_description(path, document, _Header)
+    try:
+        header = _Header.model_validate(document)
+    except ValidationError as error:
+        raise wrong_field(path, "header", error) from error
+    _check_header(path, header)
+    return header, tensors
+
+
+def _check_header(path: Path, header: _Header) -> None:
+    n_elements = len(header.atomic_numbers)
+    lists: list[tuple[str, int]] = [
+        ("elements", len(header.elements)),
+        ("reference_energies", len(header.reference_energies)),
+    ]
+    if header.repulsion is not None:
+        lists.append(("repulsion.covalent_radii", len(header.repulsion.covalent_radii)))
+    for name, length in lists:
+        if length != n_elements:
+            raise ValueError(
+                f"{path}: header field `{name}` must have {n_elements} values, has {length}"
+            )
+    wrong = [z for z in header.atomic_numbers if not 1 <= z <= 118]
+    if wrong:
+        raise ValueError(f"{path}: header field `atomic_numbers` must be 1 to 118, has {wrong}")
+    expected = [SYMBOLS[z] for z in header.atomic_numbers]
+    if header.elements != expected:
+        raise ValueError(
+            f"{path}: header field `elements` must be those of `atomic_numbers`, {expected}, is "
+            f"{header.elements}"
+        )
     for name, version in _SINCE.items():
         if header.format_version >= version and name not in header.model.settings.model_fields_set:
             raise ValueError(f"{path}: header field `model.settings.{name}` is missing")
-    return header, tensors
+    try:
+        GauntSettings(**header.model.settings.model_dump())
+    except ValueError as error:
+        raise ValueError(f"{path}: header field `model.settings` is wrong: {error}") from error
 
 
 def _build(path: Path, header: _Header, tensors: dict[str, Tensor], weights: str) -> Potential:

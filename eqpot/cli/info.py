@@ -43,7 +43,7 @@ def info(
 def export_summary(path: Path, metadata: dict[str, Any]) -> list[str]:
     """Return the lines that tell what an export is."""
     kind = "TorchScript program"
-    if "processor" in metadata:
+    if metadata["format"] == "eqpot-compiled":
         kind = f"compiled for {metadata['device']}, {metadata['processor']}"
     return [
         f"{path}",

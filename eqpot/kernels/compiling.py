@@ -3,6 +3,7 @@
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
 import torch
@@ -87,7 +88,7 @@ def _filling(graph: fx.GraphModule, inputs: list[Array], results: list[Array]) -
 
 
 def compile_function(
-    function: Function, name: str, metadata: dict[str, str], device: torch.device
+    function: Function, name: str, folder: Path, metadata: dict[str, str], device: torch.device
 ) -> list[str]:
     """Return the files of a compiled function, for a package.
 
@@ -97,6 +98,8 @@ def compile_function(
         Of :func:`function_of`.
     name
         Of the function, for messages.
+    folder
+        Where the files go: one that no other function has.
     metadata
         Texts that are to stand in the package.
     device
@@ -125,6 +128,7 @@ def compile_function(
     exported = torch.export.export(function.graph, inputs, dynamic_shapes=tuple(shapes))
     options = {
         "aot_inductor.package": True,
+        "aot_inductor.output_path": str(folder),
         "aot_inductor.metadata": metadata,
         "cpp.threads": 1,  # each thread calls the code for atoms of its own
     }

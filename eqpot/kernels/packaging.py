@@ -1,7 +1,7 @@
 """From a potential to a package of its compiled functions, which are compiled side by side.
 
-Most of the work is Python's, which threads would do one after the other. So each function has a
-process of its own: this module, run with a folder and the name of the function.
+Most of the work is Python's, which threads would do one after the other. So on the CPU processes
+do it, each a function.
 """
 
 import gc
@@ -10,6 +10,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import warnings
 from pathlib import Path
@@ -22,10 +23,21 @@ from eqpot.files import load_potential, save_potential
 from eqpot.kernels.compiling import compile_function, function_of, names_of
 from eqpot.potential import Potential
 
-_POTENTIAL: Final = "potential.eqpot"
-_TASK: Final = "task.json"
+MOST: Final = 4
+"""Processes, at most. More gain little, since one function takes a third of the work, and each has
+0.8 GB of memory."""
 _PAUSE: Final = 0.05
 """Seconds between looks at whether a process has ended."""
+_POTENTIAL: Final = "potential.eqpot"
+_TASK: Final = "task.json"
+_PROGRAM: Final = f"""
+import json, pathlib, sys
+folder, name = pathlib.Path(sys.argv[1]), sys.argv[2]
+task = json.loads((folder / {_TASK!r}).read_bytes())
+sys.path[:] = task["path"]
+from eqpot.kernels.packaging import compile_in_process
+compile_in_process(folder, name, task["dtype"], task["metadata"])
+"""
 
 
 def write_package(
@@ -42,30 +54,70 @@ def write_package(
     metadata
         Texts that are to stand in it.
     n_processes
-        How many functions are compiled at once; by default one for each core.
+        How many functions are compiled at once; by default one for each core, and :data:`MOST`.
 
     Raises
     ------
     CompilationError
         If a function cannot be compiled.
+    OSError
+        If the file cannot be written.
     """
     from torch._inductor.package.package import package_aoti
 
     names = names_of(potential)
-    n_processes = min(len(names), n_processes or _n_cores())
+    n_processes = min(len(names), n_processes or min(_n_cores(), MOST))
     files: Any = {}
-    if n_processes > 1 and sys.executable and not hasattr(sys, "frozen"):
-        files = _by_processes(potential, names, metadata, n_processes)
-    for name in names:
-        if name not in files:
-            files[name] = _compiled(potential, name, metadata)
-    package_aoti(str(path), files)
+    with tempfile.TemporaryDirectory(prefix="eqpot-") as text:
+        folder = Path(text)
+        if n_processes > 1 and _is_python(sys.executable) and _is_saved(potential, folder):
+            _run_processes(folder, names, metadata, potential.anchor.dtype, n_processes)
+        for name in names:
+            if not _list_of(folder, name).exists():
+                _compile(potential, folder, name, metadata)
+            files[name] = json.loads(_list_of(folder, name).read_bytes())
+        package_aoti(str(path), files)
 
 
-def _compiled(potential: Potential, name: str, metadata: dict[str, str]) -> list[str]:
+def compile_in_process(folder: Path, name: str, dtype: str, metadata: dict[str, str]) -> None:
+    """Compile a function; the process ends when the one that started it does.
+
+    Parameters
+    ----------
+    folder
+        Where the potential is, and the files go.
+    name
+        Of the function.
+    dtype
+        In which the model runs.
+    metadata
+        Texts that are to stand in the package.
+    """
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    torch.set_num_threads(1)
+    gc.disable()  # takes a tenth of the time of a process that ends soon
+    _compile(load_potential(folder / _POTENTIAL, dtype), folder, name, metadata)
+
+
+def _end_with_parent() -> None:
+    os.read(sys.stdin.fileno(), 1)  # ends when the other end of the pipe is closed
+    os._exit(1)
+
+
+def _compile(potential: Potential, folder: Path, name: str, metadata: dict[str, str]) -> None:
+    """Compile a function, and write the list of its files."""
     with torch.no_grad(), without_deprecations():
         function = function_of(potential, name)
-        return compile_function(function, name, metadata, potential.anchor.device)
+        # in a folder of its own: the compiler names files by code, which layers may have in common
+        own = folder / name
+        files = compile_function(function, name, own, metadata, potential.anchor.device)
+    unfinished = folder / f"{name}.unfinished"
+    unfinished.write_text(json.dumps(files), encoding="utf-8")
+    unfinished.replace(_list_of(folder, name))
+
+
+def _list_of(folder: Path, name: str) -> Path:
+    return folder / f"{name}.json"
 
 
 def _n_cores() -> int:
@@ -74,73 +126,78 @@ def _n_cores() -> int:
     return os.cpu_count() or 1
 
 
-def _by_processes(
-    potential: Potential, names: list[str], metadata: dict[str, str], n_processes: int
-) -> dict[str, list[str]]:
-    """Return the files of functions, each compiled by a process, so many of them at once.
+def _is_python(executable: str | None) -> bool:
+    """Return whether a program is Python, and not one that has Python inside."""
+    return executable is not None and Path(executable).stem.lower().startswith("python")
 
-    Where a process fails they are few: the same in this process tells why, or succeeds.
+
+def _is_saved(potential: Potential, folder: Path) -> bool:
+    """Save a potential, and return whether the file gives the same one, bit by bit.
+
+    One in memory may have constants of another type than those that a file is given.
     """
-    environment = os.environ | {
-        # what this process imports the others find too, and nothing else in the working directory
-        "PYTHONPATH": os.pathsep.join(sys.path),
-        "TORCHINDUCTOR_COMPILE_THREADS": "1",  # else each would start processes of its own
+    try:
+        save_potential(folder / _POTENTIAL, potential)
+        same = load_potential(folder / _POTENTIAL, potential.anchor.dtype)
+    except ValueError:  # deployed already
+        return False
+    tensors, others = potential.state_dict(), same.state_dict()
+    tensors |= dict(potential.named_buffers())
+    others |= dict(same.named_buffers())
+    return tensors.keys() == others.keys() and all(
+        tensor.dtype == others[name].dtype and torch.equal(tensor, others[name])
+        for name, tensor in tensors.items()
+    )
+
+
+def _run_processes(
+    folder: Path, names: list[str], metadata: dict[str, str], dtype: torch.dtype, n_processes: int
+) -> None:
+    """Let processes compile functions, so many at once; if one fails, no more are started.
+
+    What they leave undone is for this process, which then fails too and tells why, or does not.
+    """
+    task = {
+        "path": [str(entry) for entry in sys.path],
+        "dtype": str(dtype).removeprefix("torch."),
+        "metadata": metadata,
     }
-    command = [sys.executable, "-P", "-m", __name__]
+    (folder / _TASK).write_text(json.dumps(task), encoding="utf-8")
     waiting = list(names)
     running: dict[str, subprocess.Popen[bytes]] = {}
-    files: dict[str, list[str]] = {}
-    with tempfile.TemporaryDirectory(prefix="eqpot-") as folder:
-        _write_task(Path(folder), potential, metadata)
-        try:
-            while waiting or running:
-                while waiting and len(running) < n_processes:
-                    name = waiting.pop(0)
-                    running[name] = subprocess.Popen(
-                        [*command, folder, name],
-                        env=environment,
-                        stdout=subprocess.DEVNULL,
-                        stderr=subprocess.DEVNULL,
-                    )
-                time.sleep(_PAUSE)
-                for name in [n for n, process in running.items() if process.poll() is not None]:
-                    status = running.pop(name).returncode
-                    if status == 0:
-                        files[name] = json.loads(_result(Path(folder), name).read_bytes())
-                    else:
-                        warnings.warn(
-                            f"the process that compiled {name!r} ended with {status}; what is left "
-                            "is compiled without others, one function after the other",
-                            stacklevel=3,
-                        )
-                        waiting = []
-        finally:
-            for process in running.values():
-                process.kill()
-                process.wait()
-    return files
+    try:
+        while waiting or running:
+            while waiting and len(running) < n_processes:
+                name = waiting.pop(0)
+                running[name] = _start(folder, name)
+            time.sleep(_PAUSE)
+            for name in [n for n, process in running.items() if process.poll() is not None]:
+                running.pop(name).communicate()
+                if not _list_of(folder, name).exists():
+                    said = _said_by(folder, name).read_text(encoding="utf-8", errors="replace")
+                    raise ChildProcessError(f"{name!r}: {said.strip()[-500:]}")
+    except OSError as error:
+        warnings.warn(
+            "the functions of the potential are compiled one after the other, since a process for "
+            f"one of them failed: {error}",
+            stacklevel=2,
+        )
+    finally:
+        for process in running.values():
+            process.kill()
+        for process in running.values():
+            process.communicate()
 
 
-def _write_task(folder: Path, potential: Potential, metadata: dict[str, str]) -> None:
-    save_potential(folder / _POTENTIAL, potential)
-    dtype = str(potential.anchor.dtype).removeprefix("torch.")
-    task = {"dtype": dtype, "metadata": metadata}
-    (folder / _TASK).write_text(json.dumps(task), encoding="utf-8")
+def _start(folder: Path, name: str) -> "subprocess.Popen[bytes]":
+    command = [sys.executable, "-P", "-c", _PROGRAM, str(folder), name]
+    # each would start processes of its own
+    environment = os.environ | {"TORCHINDUCTOR_COMPILE_THREADS": "1"}
+    with _said_by(folder, name).open("wb") as said:
+        return subprocess.Popen(
+            command, env=environment, stdin=subprocess.PIPE, stdout=said, stderr=said
+        )
 
 
-def _result(folder: Path, name: str) -> Path:
-    return folder / f"{name}.json"
-
-
-def _main(folder: Path, name: str) -> None:
-    """Compile a function, and write the list of its files."""
-    torch.set_num_threads(1)
-    gc.disable()  # takes a tenth of the time of a process that ends soon
-    task = json.loads((folder / _TASK).read_bytes())
-    potential = load_potential(folder / _POTENTIAL, task["dtype"])
-    files = _compiled(potential, name, task["metadata"])
-    _result(folder, name).write_text(json.dumps(files), encoding="utf-8")
-
-
-if __name__ == "__main__":
-    _main(Path(sys.argv[1]), sys.argv[2])
+def _said_by(folder: Path, name: str) -> Path:
+    return folder / f"{name}.txt"
