@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from eqpot import keys
 from eqpot.compiler import check_compiler, without_deprecations
-from eqpot.durable import write_durably
+from eqpot.durable import check_place, write_durably
 from eqpot.exported import (
     ExportKind,
     ExportMetadata,
@@ -194,7 +194,7 @@ class CompiledPotential(nn.Module):
 def compile_potential(potential: Potential) -> CompiledPotential:
     """Return a potential that computes with machine code what the given one computes.
 
-    Compiling takes a minute or two of all cores, once for all sizes of structures, and needs a C++
+    Compiling takes one to three minutes, once for all sizes of structures, and needs a C++
     compiler. The code uses as many threads as PyTorch does when it is called. The model is that of
     :func:`eqpot.models.deployment.deployed`; the result can't be trained.
 
@@ -255,6 +255,7 @@ def export_compiled(
     ValueError
         If the native file is refused (see :func:`eqpot.files.load_potential`).
     """
+    check_place(Path(path))
     potential, metadata = open_source(potential, dtype_of(dtype), _KIND)
     metadata["device"] = potential.anchor.device.type
     metadata["processor"] = torch.backends.cpu.get_cpu_capability()

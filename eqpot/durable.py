@@ -41,10 +41,7 @@ def written_durably(path: Path, previous: Path | None = None) -> Iterator[Path]:
     if previous is None and path.is_symlink():
         # the file that is meant is replaced, and the link stays
         path = Path(os.path.realpath(path))
-    if not path.parent.is_dir():
-        raise FileNotFoundError(f"{path}: there is no folder {path.parent}")
-    if path.is_dir():
-        raise IsADirectoryError(f"{path}: is a folder, must be a file")
+    check_place(path)
     _remove_stale(path)
     partial, lock = _locked(path)
     try:
@@ -66,6 +63,22 @@ def written_durably(path: Path, previous: Path | None = None) -> Iterator[Path]:
         os.fsync(folder)
     finally:
         os.close(folder)
+
+
+def check_place(path: Path) -> None:
+    """Check that a file may be written, before the work that makes its content.
+
+    Raises
+    ------
+    OSError
+        If there is no such folder, it may not be written to, or the file is a folder.
+    """
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"{path}: there is no folder {path.parent}")
+    if path.is_dir():
+        raise IsADirectoryError(f"{path}: is a folder, must be a file")
+    if not os.access(path.parent, os.W_OK):
+        raise PermissionError(f"{path}: the folder {path.parent} may not be written to")
 
 
 def write_durably(path: str | Path, data: bytes, previous: Path | None = None) -> None:

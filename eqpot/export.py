@@ -13,7 +13,7 @@ from typing import Any, Final
 import torch
 from torch import nn
 
-from eqpot.durable import write_durably
+from eqpot.durable import check_place, write_durably
 from eqpot.exported import (
     ExportKind,
     open_source,
@@ -67,6 +67,7 @@ def export_torchscript(
     ValueError
         If the native file is refused (see :func:`eqpot.files.load_potential`).
     """
+    check_place(Path(path))
     potential, metadata = open_source(potential, dtype_of(dtype), _KIND)
     eager = ExplicitPotential(potential).eval()
     data = _script(eager, {METADATA: json.dumps(metadata, ensure_ascii=True)})

@@ -165,10 +165,16 @@ def read_metadata(path: Path, kind: ExportKind, content: bytes | None = None) ->
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             found = json.loads(kind.text_in(archive))
+            damaged = archive.testzip()
     except Exception as error:  # whatever the readers make of other files and of damage
         raise ValueError(
-            f"{path}: is no {kind.noun} that eqpot exported, or is damaged: {error}"
+            f"{path}: is no {kind.noun} that eqpot exported, or is damaged: {error}; export the "
+            "potential again"
         ) from error
+    if damaged is not None:
+        raise ValueError(
+            f"{path}: damaged: {damaged} does not match its checksum; export the potential again"
+        )
     if not isinstance(found, dict) or found.get("format") != kind.format:
         raise ValueError(f"{path}: is no {kind.noun} that eqpot exported")
     try:

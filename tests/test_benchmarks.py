@@ -70,6 +70,14 @@ def test_tables_are_markdown_with_a_row_a_program(speed):
     assert f"eqpot at commit {section['machine']['commit']}" in text
 
 
+def test_tables_of_the_results_that_are_kept_can_be_made_again(monkeypatch):
+    monkeypatch.syspath_prepend(str(FOLDER))
+    import tables
+
+    text = tables.as_markdown(json.loads((FOLDER / "results.json").read_text()))
+    assert "| eqpot-medium" in text and "| mace-128 |" in text and "- mace-128" in text
+
+
 def test_walk_is_the_same_in_every_process_and_no_call_repeats_positions(monkeypatch):
     monkeypatch.syspath_prepend(str(FOLDER))
     from systems import STEP, SYSTEMS, Walk

@@ -231,6 +231,8 @@ def test_a_missing_compiler_is_told(monkeypatch, tmp_path):
         ("large", {}, 1),
         ("small", {"n_layers": 3, "l_hidden": 2, "l_along": 2, "final_gate": False}, 2),
         ("small", {"l_hidden": 0}, 1),
+        # two layers that differ in their weights alone
+        ("small", {"n_layers": 4, "n_features": 8, "n_senders": 8, "l_max": 1}, 1),
     ],
     indirect=["n_threads"],
 )

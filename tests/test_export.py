@@ -10,6 +10,7 @@ from ase import Atoms
 
 import eqpot.export
 from eqpot import keys
+from eqpot.compilation import export_compiled
 from eqpot.data import Frame, frame_to_graph
 from eqpot.export import export_torchscript, load_torchscript
 from eqpot.files import load_potential, save_potential
@@ -178,6 +179,14 @@ def test_other_files_are_refused(tmp_path):
         load_torchscript(path, trust=True)
     with pytest.raises(FileNotFoundError, match="no such file"):
         load_torchscript(tmp_path / "absent.pt", trust=True)
+
+
+@pytest.mark.parametrize("export", [export_torchscript, export_compiled])
+def test_a_place_that_cannot_be_written_is_told_before_the_work(export, native, tmp_path):
+    with pytest.raises(FileNotFoundError, match="there is no folder"):
+        export(native, tmp_path / "absent" / "p", "float32")
+    with pytest.raises(IsADirectoryError, match="is a folder"):
+        export(native, tmp_path, "float32")
 
 
 def test_positions_of_the_caller_are_not_touched(native, tmp_path):

@@ -141,6 +141,17 @@ def test_damage_is_told(tmp_path, kind, metadata):
     assert n_sound == len(places)
 
 
+def test_damage_to_what_is_not_read_is_told_too(tmp_path, kind, metadata):
+    path = tmp_path / f"p{KINDS[kind][0]}"
+    write(path, kind, json.dumps(metadata))
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("p/data/weights", bytes(range(256)))
+    content = path.read_bytes()
+    place = content.index(bytes(range(256)))
+    path.write_bytes(content[:place] + b"\xff" + content[place + 1 :])
+    check_refused(path, kind, "damaged: p/data/weights does not match its checksum; export the")
+
+
 @pytest.mark.parametrize("method", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
 def test_what_could_fill_the_memory_is_not_unpacked(tmp_path, kind, metadata, method):
     path = tmp_path / f"p{KINDS[kind][0]}"

@@ -52,7 +52,7 @@ class ASECalculator(Calculator):
         bounds the memory for a third of time more (:class:`eqpot.models.chunks.ChunkedModel`).
         Without it, what takes some 10 GB on a GPU (preset ``medium``), and a tenth elsewhere.
     compiled
-        Compile the potential to machine code first: one to two minutes with a C++ compiler, once
+        Compile the potential to machine code first: one to three minutes with a C++ compiler, once
         for structures of all sizes, for two to four times the speed. To keep the code, see
         :func:`eqpot.compilation.export_compiled`. On the CPU it has chunks of its own; on a GPU it
         computes all edges at once.

@@ -7,6 +7,7 @@ import typer
 
 from eqpot.compilation import export_compiled
 from eqpot.data.checksums import sha256_of
+from eqpot.durable import check_place
 from eqpot.export import export_torchscript
 from eqpot.files import load_potential
 from eqpot.program import ExportError
@@ -30,9 +31,10 @@ def export(
         raise ValueError(
             f"`output` must end in .pt (TorchScript) or .pt2 (machine code), got {output.name!r}"
         )
-    if output.suffix == ".pt2":
-        load_potential(potential, dtype=dtype)  # what is wrong with it is told at once
-        typer.echo("compiling: two to four minutes in which nothing is shown", err=True)
+    if output.suffix == ".pt2":  # what is wrong is told at once
+        check_place(output)
+        load_potential(potential, dtype=dtype)
+        typer.echo("compiling: one to three minutes in which nothing is shown", err=True)
     try:
         _WRITERS[output.suffix](potential, output, dtype)
     except ExportError as error:

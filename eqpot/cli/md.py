@@ -178,9 +178,9 @@ def describe(summary: MDSummary, output: Path) -> str:
     ]
     if summary.mean_pressure is not None:
         lines.append(f"mean pressure     {summary.mean_pressure:.4g} GPa")
-    if summary.drift is not None:
+    if summary.drift is not None and summary.drift_error is not None:
         lines.append(
-            f"conserved energy  drift {summary.drift:.3g} ± {summary.drift_error:.2g} "
+            f"conserved energy  drift {figures(summary.drift)} ± {figures(summary.drift_error, 2)} "
             f"meV/atom/ns, fluctuation {summary.fluctuation:.3g} meV/atom"
         )
     error = summary.energy_error

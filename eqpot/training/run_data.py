@@ -21,6 +21,7 @@ from eqpot.data import (
 )
 from eqpot.data.audit import Audit, audit_frames
 from eqpot.data.checksums import sha256_of
+from eqpot.data.frames import counted_frames
 from eqpot.data.graphs import CACHE_BYTES
 from eqpot.data.groups import strata, trajectory_groups
 from eqpot.data.suffixes import STORES
@@ -119,6 +120,7 @@ def read_data(recipe: Recipe, log: RunLog) -> RunData:
     if isinstance(section.validation, str):
         validation = files.open_without_isolated_atoms(section.validation)
         audited["validation"] = validation
+        log.line(f"{counted_frames(len(train))} to train, {len(validation)} to validate")
     else:
         by_group = section.split == "group"
         groups = trajectory_groups(train, section.validation) if by_group else None
@@ -132,10 +134,8 @@ def read_data(recipe: Recipe, log: RunLog) -> RunData:
         check_config_weights(section.config_weights, {frame.config_type for frame in train})
         train = _reweighted(train, section.config_weights)
     n_isolated = len(train) - len(without_isolated_atoms(train))
-    log.line(
-        f"{len(train) - n_isolated} frames to train, {len(validation)} to validate, "
-        f"{n_isolated} isolated atoms"
-    )
+    if n_isolated:
+        log.line(f"isolated atoms among the frames to train: {n_isolated}, for E0 alone")
     tests = {name: files.open_without_isolated_atoms(name) for name in section.test}
     validation_file = str(section.validation)
     reports = {name: files.reports[name] for name in section.test if name in files.reports}
