@@ -1,5 +1,6 @@
 """``eqpot bench``: what is derived of a measurement is right, and mistakes are one message."""
 
+import itertools
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -9,8 +10,9 @@ import pytest
 from ase import Atoms
 from ase.build import bulk, molecule
 
+import eqpot.calculators.ase
 from eqpot.calculators import ASECalculator
-from eqpot.cli.bench import advice
+from eqpot.cli.bench import advice, heading, table
 from eqpot.cli.main import app
 from eqpot.cost import Cost
 from eqpot.data.neighbors import neighbor_list
@@ -19,6 +21,7 @@ from eqpot.verification.benchmark import Benchmark, Measurement, benchmark, pack
 from eqpot.verification.packing import packing
 from potentials import random_potential, soft_potential
 from test_cli import call
+from test_compilation import around
 
 MEASURED = Measurement("some", 100, 20.0, 10, 0.05, 0.1, 0.8, Cost(4_000, 3_000, 2), 64.0)
 
@@ -60,6 +63,48 @@ def test_the_limit_is_what_takes_most_of_the_time(change, limit):
         assert line.startswith(f"limited by {limit}? ")
         command = "eqpot export runs/p.eqpot runs/p.pt2"
         assert (command in line) == (device == "cpu" and limit in {"traffic", "overhead"})
+
+
+@pytest.mark.parametrize(
+    ("change", "limit"),
+    [
+        ({"cost": Cost(36_000)}, "arithmetic"),
+        ({"cost": Cost(4_000)}, "overhead"),
+        ({"list_share": 0.6, "model_share": 0.3}, "neighbour list"),
+    ],
+)
+def test_of_compiled_code_arithmetic_alone_is_known(change, limit):
+    measurement = Measurement(**{**MEASURED.__dict__, **change})
+    found = replace(made_up(measurement), compiled=True)
+    assert list(found.floors(measurement)) == ["arithmetic"]
+    assert found.limit(measurement) == limit
+    for device, dtype in itertools.product(("cpu", "cuda:0"), ("float32", "float64")):
+        (line,) = advice(replace(found, machine={"device": device}, dtype=dtype), Path("p.eqpot"))
+        assert line.startswith(f"limited by {limit}? ") and "eqpot export" not in line
+        assert ("threads" in line) == (device == "cpu" and limit != "neighbour list")
+    machine = {"device": "cpu", "processor": "one", "n_threads": 1, "torch": "2"}
+    found = replace(found, machine=machine)
+    assert heading(found).startswith("float32, compiled, cpu")
+    assert table(found)[1].removesuffix(limit).split()[-2:] == ["–", "–"]
+
+
+def test_compiled_code_is_measured_by_its_own_way(monkeypatch):
+    potential, made = soft_potential(), []
+    plain = benchmark(potential, {"silicon": bulk("Si", cubic=True)}, 1.0, 0.01)
+
+    def compiled(given):
+        made.append(around(given))
+        return made[-1]
+
+    monkeypatch.setattr(eqpot.calculators.ase, "compile_potential", compiled)
+    structures = {"silicon": bulk("Si", cubic=True), "water": molecule("H2O")}
+    found = benchmark(potential, structures, 1.0, 0.01, compiled=True)
+    assert found.compiled and len(made) == 1  # once for all structures
+    for measured in found.measurements:
+        assert measured.list_share > 0 and measured.model_share > 0 and measured.rest_share > 0
+    # products of degree 2 by the coefficients that are not zero: fewer than on points, not none
+    costs = [b.measurements[0].cost.multiply_adds for b in (plain, found)]
+    assert 0.5 * costs[0] < costs[1] < costs[0]
 
 
 @pytest.mark.parametrize("mean_neighbors", [0.5, 12.0, 70.0])

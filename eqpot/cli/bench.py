@@ -29,6 +29,13 @@ def bench(
     ] = "float32",
     device: Annotated[str, typer.Option(help="cpu, cuda or cuda:1.")] = "cpu",
     seconds: Annotated[float, typer.Option(help="Time for each structure.")] = 3.0,
+    compiled: Annotated[
+        bool,
+        typer.Option(
+            "--compiled",
+            help="Compile the potential first, in one to three minutes, and measure that.",
+        ),
+    ] = False,
     json_file: Annotated[
         Path | None, typer.Option("--json", help="Write all numbers to this file.")
     ] = None,
@@ -36,7 +43,7 @@ def bench(
     """Measure speed and memory of a potential through ASE, and tell what limits them."""
     structures = None if structure is None else {structure: read_structure(structure)}
     loaded = load_potential(potential, dtype=dtype, device=_device(device))
-    found = benchmark(loaded, structures, timestep, seconds)
+    found = benchmark(loaded, structures, timestep, seconds, compiled)
     lines = [f"{potential}: {heading(found)}", "", *table(found), "", *_LEGEND]
     typer.echo("\n".join([*lines, "", *advice(found, potential)]))
     if json_file is not None:
@@ -46,7 +53,7 @@ def bench(
 _LEGEND = (
     "list, model, rest: parts of the time: neighbour list, energies and forces, ASE around them",
     "arithmetic, traffic, starts: parts of the model's time that its multiply-adds, bytes and",
-    "operations take at best; overhead is what it takes beyond arithmetic and traffic",
+    "operations take at best, unknown (–) of compiled code; overhead is what it takes beyond",
     "memory: the largest so far, of the process or of the tensors on a GPU",
 )
 
@@ -56,8 +63,9 @@ def heading(found: Benchmark) -> str:
     machine = found.machine
     name = machine.get("gpu", machine["processor"])
     threads = f"{machine['n_threads']} thread{'s' if machine['n_threads'] > 1 else ''}"
+    kind = f"{found.dtype}, compiled" if found.compiled else found.dtype
     return (
-        f"{found.dtype}, {machine['device']} ({name}), {threads}, torch {machine['torch']}\n"
+        f"{kind}, {machine['device']} ({name}), {threads}, torch {machine['torch']}\n"
         f"at best {found.multiply_add_rate / 1e9:.3g} · 10⁹ multiply-adds/s, "
         f"{found.bandwidth / 1e9:.3g} GB/s, {1e6 * found.start_seconds:.2g} µs for an operation"
     )
@@ -73,6 +81,7 @@ def table(found: Benchmark) -> list[str]:
     ]
     for measured in found.measurements:
         memory = measured.peak_memory_mib
+        floors = found.floors(measured)
         parts = measured.list_share, measured.model_share, measured.rest_share
         rows.append(
             [
@@ -83,7 +92,11 @@ def table(found: Benchmark) -> list[str]:
                 f"{measured.atoms_per_second:.0f}",
                 f"{measured.ns_per_day(found.timestep):.3g}",
                 "unknown" if memory is None else f"{memory:.0f}",
-                *(f"{part:.0%}" for part in (*parts, *found.floors(measured).values())),
+                *(f"{part:.0%}" for part in parts),
+                *(
+                    f"{floors[kind]:.0%}" if kind in floors else "–"
+                    for kind in ("arithmetic", "traffic", "starts")
+                ),
                 found.limit(measured),
             ]
         )
@@ -100,11 +113,20 @@ def advice(found: Benchmark, potential: Path) -> list[str]:
     limits = dict.fromkeys(found.limit(measured) for measured in found.measurements)
     files = shlex.join([str(potential), str(potential.with_suffix(".pt2"))])
     compiled = (
-        f"machine code, `eqpot export {files}`, which ASE takes by `ASECalculator.from_compiled`"
+        f"machine code, `eqpot export {files}`, which ASE takes by `ASECalculator.from_compiled` "
+        "(--compiled measures it)"
     )
-    if found.machine["device"] == "cpu":
+    more = "more threads (OMP_NUM_THREADS), a GPU, or a smaller preset"
+    if found.compiled:
+        if found.machine["device"] != "cpu":
+            more = "a smaller preset"
         helps = {
-            "arithmetic": "more threads (OMP_NUM_THREADS), a GPU, or a smaller preset",
+            "arithmetic": more,
+            "overhead": f"{more}; or a machine with nothing else to do",
+        }
+    elif found.machine["device"] == "cpu":
+        helps = {
+            "arithmetic": more,
             "traffic": f"{compiled}; more threads (OMP_NUM_THREADS), or a GPU",
             "overhead": f"{compiled}; larger structures, or a machine with nothing else to do",
         }
@@ -115,7 +137,8 @@ def advice(found: Benchmark, potential: Path) -> list[str]:
             "overhead": "larger structures, or several at once",
         }
     if found.dtype == "float64":
-        helps |= {limit: f"float32; {helps[limit]}" for limit in ("arithmetic", "traffic")}
+        wide = helps.keys() & {"arithmetic", "traffic"}
+        helps |= {limit: f"float32; {helps[limit]}" for limit in wide}
     helps["neighbour list"] = "a larger `skin` of the calculator"
     helps["calculator"] = "an engine in place of ASE"
     return [f"limited by {limit}? {helps[limit]}" for limit in limits]

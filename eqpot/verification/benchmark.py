@@ -14,11 +14,14 @@ from numpy.typing import NDArray
 
 from eqpot.calculators import ASECalculator
 from eqpot.cost import Cost, CostCounter
+from eqpot.data import Frame, frame_to_graph
 from eqpot.data.neighbors import neighbor_list
 from eqpot.models import GauntModel
+from eqpot.models.chunks import ChunkedModel
+from eqpot.models.deployment import deployed
 from eqpot.peaks import bandwidth, multiply_add_rate, start_seconds
 from eqpot.potential import Potential
-from eqpot.verification.budget import STAGES
+from eqpot.verification.budget import STAGES, count_evaluation
 from eqpot.verification.machine import describe_machine, peak_memory
 from eqpot.verification.packing import packing
 
@@ -29,6 +32,7 @@ KICK: Final = 0.01
 
 _MEMORY: Final = 0.995  # of the displacement: atoms tremble by 0.1 Å around their places
 _WARM_UP: Final = 5
+_EDGES_COUNTED: Final = 200_000
 _FEWEST: Final = 5
 
 
@@ -96,6 +100,8 @@ class Benchmark:
         see :mod:`eqpot.peaks`.
     measurements
         One for each structure.
+    compiled
+        Whether the code was compiled: then nobody counts its bytes and its starts.
     """
 
     machine: dict[str, Any]
@@ -105,19 +111,20 @@ class Benchmark:
     bandwidth: float
     start_seconds: float
     measurements: list[Measurement]
+    compiled: bool = False
 
     def floors(self, measurement: Measurement) -> dict[str, float]:
         """Return the parts of the model's time that its work takes at best, by kind of work.
 
         Multiply-adds take no less than this. Traffic may, from a cache; starting operations takes
-        more in Python.
+        more in Python. Of compiled code it is the multiply-adds alone.
         """
         cost, seconds = measurement.cost, measurement.seconds * measurement.model_share
-        return {
-            "arithmetic": cost.multiply_adds / self.multiply_add_rate / seconds,
-            "traffic": cost.n_bytes / self.bandwidth / seconds,
-            "starts": cost.n_operations * self.start_seconds / seconds,
-        }
+        floors = {"arithmetic": cost.multiply_adds / self.multiply_add_rate / seconds}
+        if not self.compiled:
+            floors["traffic"] = cost.n_bytes / self.bandwidth / seconds
+            floors["starts"] = cost.n_operations * self.start_seconds / seconds
+        return floors
 
     def limit(self, measurement: Measurement) -> str:
         """Return what takes most of the time.
@@ -126,13 +133,8 @@ class Benchmark:
         them: the start of each operation, and whatever else runs on the machine; ``"neighbour
         list"`` or ``"calculator"``, where the model is not what takes the time.
         """
-        floors = self.floors(measurement)
-        left = max(0.0, 1.0 - floors["arithmetic"] - floors["traffic"])
-        shares = {
-            "arithmetic": floors["arithmetic"],
-            "traffic": floors["traffic"],
-            "overhead": left,
-        }
+        shares = {kind: s for kind, s in self.floors(measurement).items() if kind != "starts"}
+        shares["overhead"] = max(0.0, 1.0 - sum(shares.values()))
         parts = {kind: measurement.model_share * share for kind, share in shares.items()}
         parts |= {"neighbour list": measurement.list_share, "calculator": measurement.rest_share}
         return max(parts, key=parts.__getitem__)
@@ -154,6 +156,7 @@ def benchmark(
     structures: Mapping[str, Atoms] | None = None,
     timestep: float = 1.0,
     seconds: float = 3.0,
+    compiled: bool = False,
 ) -> Benchmark:
     """Measure energies and forces of moving atoms, with the threads and the device in use.
 
@@ -170,11 +173,15 @@ def benchmark(
         Of the dynamics that the speed is told for, fs.
     seconds
         Time for each structure, but for at least five steps after some to warm up.
+    compiled
+        Compile the potential first.
 
     Raises
     ------
     ValueError
         If a time is not above zero, or a structure has no atoms or unknown elements.
+    RuntimeError
+        If it cannot be compiled (see :func:`eqpot.compilation.compile_potential`).
     """
     for name, value in (("timestep", timestep), ("seconds", seconds)):
         if not (value > 0 and math.isfinite(value)):
@@ -186,7 +193,10 @@ def benchmark(
             raise ValueError(f"{name}: must have atoms, got none")
         potential.check_elements(atoms.numbers.tolist(), name)
     device, dtype = potential.anchor.device, potential.anchor.dtype
-    measurements = [measure(potential, name, atoms, seconds) for name, atoms in structures.items()]
+    calculator = _TimedCalculator(potential, compiled=compiled)
+    measurements = [
+        _measure(potential, calculator, name, atoms, seconds) for name, atoms in structures.items()
+    ]
     return Benchmark(
         describe_machine(device),
         str(dtype).removeprefix("torch."),
@@ -195,6 +205,7 @@ def benchmark(
         bandwidth(device),
         start_seconds(device),
         measurements,
+        compiled,
     )
 
 
@@ -206,13 +217,14 @@ def packings(potential: Potential) -> dict[str, Atoms]:
     return {f"packing of {n**3}": packing(numbers, n, mean_neighbors, r_max) for n in SIDES}
 
 
-def measure(potential: Potential, source: str, atoms: Atoms, seconds: float) -> Measurement:
+def _measure(
+    potential: Potential, calculator: "_TimedCalculator", source: str, atoms: Atoms, seconds: float
+) -> Measurement:
     """Return the measurement of one structure; arguments as :func:`benchmark`."""
     device = potential.anchor.device
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     atoms = Atoms(atoms.numbers, atoms.positions, cell=atoms.cell, pbc=atoms.pbc)
-    calculator = _TimedCalculator(potential)
     atoms.calc = calculator
     tremble = _Tremble(atoms)
     times: list[float] = []
@@ -230,8 +242,6 @@ def measure(potential: Potential, source: str, atoms: Atoms, seconds: float) -> 
     if device.type == "cuda":
         memory = torch.cuda.max_memory_allocated(device) / 2**20
     shares = calculator.list_seconds / sum(times), calculator.model_seconds / sum(times)
-    with CostCounter(STAGES) as counter:
-        calculator.calculate(atoms, ["forces"])
     edges, _ = neighbor_list(atoms.positions, atoms.cell[:], atoms.pbc, potential.r_max)
     return Measurement(
         source,
@@ -240,9 +250,25 @@ def measure(potential: Potential, source: str, atoms: Atoms, seconds: float) -> 
         len(times),
         statistics.median(times),
         *shares,
-        counter.total(),
+        _cost(potential, calculator, atoms),
         memory,
     )
+
+
+def _cost(potential: Potential, calculator: "_TimedCalculator", atoms: Atoms) -> Cost:
+    """Return what the model computes of a structure."""
+    if not calculator.compiled:
+        with CostCounter(STAGES) as counter:
+            calculator.calculate(atoms, ["forces"])
+        return counter.total()
+    # what is compiled, computed as it stands, in chunks that bound the memory
+    assert isinstance(potential.model, GauntModel)
+    model = ChunkedModel(deployed(potential.model, compiled=True), _EDGES_COUNTED)
+    frame = Frame(atoms.numbers, atoms.positions, atoms.cell[:], atoms.pbc)
+    device, graph = potential.anchor.device, frame_to_graph(frame, potential.r_max)
+    graph = {name: tensor.to(device) for name, tensor in graph.items()}
+    total = count_evaluation(potential.with_model(model), graph).total()
+    return Cost(multiply_adds=total.multiply_adds)
 
 
 class _Tremble:
@@ -264,8 +290,10 @@ class _Tremble:
 class _TimedCalculator(ASECalculator):
     """The calculator, with the seconds that the neighbour list and the model have taken."""
 
-    list_seconds = 0.0
-    model_seconds = 0.0
+    def __init__(self, potential: Potential, compiled: bool) -> None:
+        super().__init__(potential, compiled=compiled)
+        self.compiled = compiled
+        self.list_seconds = self.model_seconds = 0.0
 
     def _inputs(
         self,
