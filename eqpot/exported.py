@@ -11,7 +11,7 @@ import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import torch
 from pydantic import (
@@ -28,6 +28,9 @@ from eqpot.files import describe, load_potential, read_header, wrong_field
 from eqpot.missing import missing_file
 from eqpot.potential import Potential
 from eqpot.program import INPUTS, OUTPUTS
+
+MOST_UNPACKED: Final = 50
+"""How many times its size an export may unpack to, at most; its weights are not packed."""
 
 
 def _printable(text: str) -> str:
@@ -164,6 +167,8 @@ def read_metadata(path: Path, kind: ExportKind, content: bytes | None = None) ->
         content = _read(path)
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            if sum(m.file_size for m in archive.infolist()) > MOST_UNPACKED * len(content):
+                raise ValueError(f"it unpacks to more than {MOST_UNPACKED} times its size")
             found = json.loads(kind.text_in(archive))
             damaged = archive.testzip()
     except Exception as error:  # whatever the readers make of other files and of damage

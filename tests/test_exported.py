@@ -157,3 +157,11 @@ def test_what_could_fill_the_memory_is_not_unpacked(tmp_path, kind, metadata, me
     path = tmp_path / f"p{KINDS[kind][0]}"
     write(path, kind, json.dumps(metadata), method)
     check_refused(path, kind, "is damaged: .* is compressed")
+
+
+def test_what_would_take_hours_to_check_is_refused(tmp_path, kind, metadata):
+    path = tmp_path / f"p{KINDS[kind][0]}"
+    write(path, kind, json.dumps(metadata))
+    with zipfile.ZipFile(path, "a", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("p/code/zeros", bytes(10**6))
+    check_refused(path, kind, "it unpacks to more than 50 times its size")
