@@ -38,10 +38,9 @@ def written_durably(path: Path, previous: Path | None = None) -> Iterator[Path]:
     OSError
         If the folder does not exist or may not be written.
     """
-    if previous is None and path.is_symlink():
-        # the file that is meant is replaced, and the link stays
-        path = Path(os.path.realpath(path))
-    check_place(path)
+    if previous is None:
+        path = _meant(path)
+    _check_place(path)
     _remove_stale(path)
     partial, lock = _locked(path)
     try:
@@ -73,6 +72,15 @@ def check_place(path: Path) -> None:
     OSError
         If there is no such folder, it may not be written to, or the file is a folder.
     """
+    _check_place(_meant(path))
+
+
+def _meant(path: Path) -> Path:
+    """Return the file that a link leads to: it is replaced, and the link stays."""
+    return Path(os.path.realpath(path)) if path.is_symlink() else path
+
+
+def _check_place(path: Path) -> None:
     if not path.parent.is_dir():
         raise FileNotFoundError(f"{path}: there is no folder {path.parent}")
     if path.is_dir():

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import torch
 import typer
 
+from eqpot.cli.export import COMPILING
 from eqpot.cli.md import read_structure
 from eqpot.durable import write_durably
 from eqpot.files import load_potential
@@ -43,6 +44,8 @@ def bench(
     """Measure speed and memory of a potential through ASE, and tell what limits them."""
     structures = None if structure is None else {structure: read_structure(structure)}
     loaded = load_potential(potential, dtype=dtype, device=_device(device))
+    if compiled:
+        typer.echo(COMPILING, err=True)
     found = benchmark(loaded, structures, timestep, seconds, compiled)
     lines = [f"{potential}: {heading(found)}", "", *table(found), "", *_LEGEND]
     typer.echo("\n".join([*lines, "", *advice(found, potential)]))

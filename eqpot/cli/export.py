@@ -12,6 +12,7 @@ from eqpot.export import export_torchscript
 from eqpot.files import load_potential
 from eqpot.program import ExportError
 
+COMPILING: Final = "compiling: one to three minutes in which nothing is shown"
 _WRITERS: Final = {".pt": export_torchscript, ".pt2": export_compiled}
 
 
@@ -34,7 +35,7 @@ def export(
     if output.suffix == ".pt2":  # what is wrong is told at once
         check_place(output)
         load_potential(potential, dtype=dtype)
-        typer.echo("compiling: one to three minutes in which nothing is shown", err=True)
+        typer.echo(COMPILING, err=True)
     try:
         _WRITERS[output.suffix](potential, output, dtype)
     except ExportError as error:
