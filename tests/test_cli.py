@@ -44,7 +44,10 @@ OPTIONS = {
         "timestep",
         "trust",
     },
-    "bench": {"potential", "structure", "timestep", "dtype", "device", "seconds", "json_file"},
+    "bench": {
+        *("potential", "structure", "timestep", "dtype", "device", "seconds", "compiled"),
+        "json_file",
+    },
     "report": {"folder"},
 }
 
