@@ -192,7 +192,7 @@ def read_metadata(path: Path, kind: ExportKind, content: bytes | None = None) ->
 def read_member(archive: zipfile.ZipFile, ending: str) -> bytes:
     """Return the first file in an archive whose name ends so.
 
-    PyTorch compresses nothing. What is compressed is refused: it may fill the memory.
+    PyTorch stores metadata as it is. What is compressed is refused: it may fill the memory.
 
     Raises
     ------

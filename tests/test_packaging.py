@@ -39,6 +39,7 @@ def written(monkeypatch):
     """Return what packages are made of, by path."""
     found = {}
     monkeypatch.setattr(inductor_package, "package_aoti", found.__setitem__)
+    monkeypatch.setattr(packaging, "_n_cores", lambda: 2)
     imports = "from eqpot.kernels.packaging import"
     program = packaging._PROGRAM.replace(imports, f"{STUB}\n{imports}")
     monkeypatch.setattr(packaging, "_PROGRAM", program)
@@ -64,7 +65,7 @@ def never(*_, **__):
 def test_each_function_is_compiled_by_a_process(dtype, written, tmp_path, monkeypatch):
     potential = random_potential(dtype, n_layers=1)
     monkeypatch.setattr(packaging, "compile_function", never)
-    packaging.write_package(potential, tmp_path / "p.pt2", METADATA, n_processes=2)
+    packaging.write_package(potential, tmp_path / "p.pt2", METADATA)
     assert written == {str(tmp_path / "p.pt2"): expected(potential)}
 
 
@@ -83,7 +84,7 @@ def test_what_a_file_does_not_hold_is_compiled_here(make, written, tmp_path, mon
     potential = make()
     monkeypatch.setattr(packaging, "_start", never)
     monkeypatch.setattr(packaging, "compile_function", facts)
-    packaging.write_package(potential, tmp_path / "p.pt2", METADATA, n_processes=2)
+    packaging.write_package(potential, tmp_path / "p.pt2", METADATA)
     assert written == {str(tmp_path / "p.pt2"): expected(potential)}
 
 
@@ -96,7 +97,7 @@ def test_where_processes_fail_this_one_compiles(program, message, written, tmp_p
     monkeypatch.setattr(packaging, "_PROGRAM", program)
     monkeypatch.setattr(packaging, "compile_function", facts)
     with pytest.warns(UserWarning, match=f"one after the other, since .* failed: {message}"):
-        packaging.write_package(potential, tmp_path / "p.pt2", METADATA, n_processes=2)
+        packaging.write_package(potential, tmp_path / "p.pt2", METADATA)
     assert written == {str(tmp_path / "p.pt2"): expected(potential)}
 
 
@@ -105,11 +106,11 @@ def test_a_program_that_is_not_there_or_not_python_is_not_needed(written, tmp_pa
     monkeypatch.setattr(packaging, "compile_function", facts)
     monkeypatch.setattr(sys, "executable", str(tmp_path / "python3"))
     with pytest.warns(UserWarning, match="No such file"):
-        packaging.write_package(potential, tmp_path / "p.pt2", METADATA, n_processes=2)
+        packaging.write_package(potential, tmp_path / "p.pt2", METADATA)
     for name in ("/usr/bin/engine", None):
         monkeypatch.setattr(sys, "executable", name)
         monkeypatch.setattr(packaging, "_start", never)
-        packaging.write_package(potential, tmp_path / "p.pt2", METADATA, n_processes=2)
+        packaging.write_package(potential, tmp_path / "p.pt2", METADATA)
     assert written == {str(tmp_path / "p.pt2"): expected(potential)}
 
 
@@ -132,7 +133,7 @@ def test_an_interrupt_leaves_no_process_behind(written, tmp_path, monkeypatch):
     monkeypatch.setattr(packaging.time, "sleep", interrupt)
     potential = random_potential(torch.float32, n_layers=1)
     with pytest.raises(KeyboardInterrupt):
-        packaging.write_package(potential, tmp_path / "p.pt2", METADATA, n_processes=2)
+        packaging.write_package(potential, tmp_path / "p.pt2", METADATA)
     assert len(started) == 2
     assert all(process.returncode not in (None, 0) for _, process in started)
     assert not any(folder.exists() for folder, _ in started)

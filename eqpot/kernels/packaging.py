@@ -24,8 +24,7 @@ from eqpot.kernels.compiling import compile_function, function_of, names_of
 from eqpot.potential import Potential
 
 MOST: Final = 4
-"""Processes, at most. More gain little, since one function takes a third of the work, and each has
-0.8 GB of memory."""
+"""Processes, at most. More gain little, since one function takes a third of the work."""
 _PAUSE: Final = 0.05
 """Seconds between looks at whether a process has ended."""
 _POTENTIAL: Final = "potential.eqpot"
@@ -40,10 +39,8 @@ compile_in_process(folder, name, task["dtype"], task["metadata"])
 """
 
 
-def write_package(
-    potential: Potential, path: Path, metadata: dict[str, str], n_processes: int | None = None
-) -> None:
-    """Compile the functions of a potential, and write them to a package.
+def write_package(potential: Potential, path: Path, metadata: dict[str, str]) -> None:
+    """Compile the functions of a potential, one for each core at once, and write a package of them.
 
     Parameters
     ----------
@@ -53,8 +50,6 @@ def write_package(
         The file.
     metadata
         Texts that are to stand in it.
-    n_processes
-        How many functions are compiled at once; by default one for each core, and :data:`MOST`.
 
     Raises
     ------
@@ -66,7 +61,7 @@ def write_package(
     from torch._inductor.package.package import package_aoti
 
     names = names_of(potential)
-    n_processes = min(len(names), n_processes or min(_n_cores(), MOST))
+    n_processes = min(len(names), _n_cores(), MOST)
     files: Any = {}
     with tempfile.TemporaryDirectory(prefix="eqpot-") as text:
         folder = Path(text)
@@ -141,9 +136,10 @@ def _is_saved(potential: Potential, folder: Path) -> bool:
         same = load_potential(folder / _POTENTIAL, potential.anchor.dtype)
     except ValueError:  # deployed already
         return False
-    tensors, others = potential.state_dict(), same.state_dict()
-    tensors |= dict(potential.named_buffers())
-    others |= dict(same.named_buffers())
+    tensors, others = (
+        {**dict(module.named_parameters()), **dict(module.named_buffers())}
+        for module in (potential, same)
+    )
     return tensors.keys() == others.keys() and all(
         tensor.dtype == others[name].dtype and torch.equal(tensor, others[name])
         for name, tensor in tensors.items()

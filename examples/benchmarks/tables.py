@@ -30,8 +30,7 @@ def speed(section: dict[str, Any]) -> str:
             )
         head = f"{system}: {found['n_atoms']} atoms, {found['n_rounds']} rounds of "
         if len(parts) == 1:
-            told = [_options(name, v, section) for name, v in found["variants"].items()]
-            parts.append("\n".join(told))
+            parts.append("\n".join(_options(*pair) for pair in found["variants"].items()))
         parts.append(f"{head}{found['calls_per_round']} calls\n\n{_table(rows)}")
     return "\n\n".join([*parts, *_failures(section)])
 
@@ -88,10 +87,9 @@ def _origin(section: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _options(name: str, values: dict[str, Any], section: dict[str, Any]) -> str:
-    n_threads = values.get("threads", section["threads"])
-    threads = f"{n_threads} thread{'s' if n_threads > 1 else ''}"
-    return f"- {name}: {values['options']}, {threads}" if "options" in values else f"- {name}"
+def _options(name: str, values: dict[str, Any]) -> str:
+    n_threads = values["threads"]
+    return f"- {name}: {values['options']}, {n_threads} thread{'s' if n_threads > 1 else ''}"
 
 
 def _failures(section: dict[str, Any]) -> list[str]:
