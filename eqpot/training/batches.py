@@ -4,9 +4,14 @@ The frames of a step are a matter of the recipe; the parts they are computed in 
 machine. The loss and its gradient are sums over frames, so the parts change nothing but rounding.
 """
 
+import functools
+import multiprocessing
+import os
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
+from multiprocessing.synchronize import Event
+from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -160,30 +165,46 @@ class StepDataset(Dataset[Batch]):
         frames = [index for index in self.order.frames(step) if index not in self.excluded]
         return make_batch(self.dataset, frames[rank::n_ranks], self.edge_budget)
 
-    def load(self, first: int, n_steps: int, n_workers: int) -> Iterator[Batch]:
+    def load(self, first: int, n_steps: int, n_workers: int) -> Generator[Batch]:
         """Return the batches from step ``first`` to the last, loaded by ``n_workers`` processes.
 
-        With no worker they are made when asked for. The batches are the same in any case.
+        With no worker they are made when asked for. The batches are the same in any case. Workers
+        start with the first batch and end when the generator is closed, which is not to be left to
+        the garbage collector: PyTorch's loader does not end them where it is part of a cycle, as it
+        is when the traceback of an error holds it.
         """
+        has_ended = multiprocessing.Event()
         loader: DataLoader[Batch] = DataLoader(
             self,
             batch_size=None,
             sampler=range(first, n_steps),
             num_workers=n_workers,
             collate_fn=_same,
-            worker_init_fn=_leave_signals,
+            worker_init_fn=functools.partial(_leave_signals, has_ended),
             prefetch_factor=4 if n_workers else None,
             # its own generator: that of the user must not be moved
             generator=torch.Generator().manual_seed(0),
         )
-        return iter(loader)
+        try:
+            yield from loader
+        finally:
+            has_ended.set()
 
 
 def _same(batch: Any) -> Any:
     return batch
 
 
-def _leave_signals(worker: int) -> None:
-    """Leave signals to a whole group to the process that saves; loaders end with it."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
+def _leave_signals(has_ended: Event, worker: int) -> None:
+    """Leave signals to a whole group to the process that saves; loaders end with it.
+
+    When the batches are no longer wanted SIGTERM ends a loader. It is the last that PyTorch and
+    Python send to one that an error in loading has left.
+    """
+
+    def end(number: int, frame: FrameType | None) -> None:
+        if has_ended.is_set():
+            os._exit(0)
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, end)

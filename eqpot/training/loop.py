@@ -4,7 +4,7 @@ import contextlib
 import copy
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -231,26 +231,32 @@ class _Trainer:
         """Take the steps that are left."""
         self.started = time.monotonic()
         self.log.start_steps(self.plan.n_steps, self.step)
-        batches = self._load_batches()
+        is_over = False
+        while not is_over:
+            with contextlib.closing(self._load_batches()) as batches:
+                is_over = self._take_steps(batches)
+        self.log.stop_steps()
+        self._save()
+
+    def _take_steps(self, batches: Iterator[Batch]) -> bool:
+        """Take steps and return whether the run is over; if not, it goes on with other batches."""
         while True:
             if self._validation_is_due():
                 self._validate()
             if self._stop_is_wanted():
                 self._stop()
             if self.is_over or self.step == self.plan.n_steps:
-                break
+                return True
             batch = self._next(batches)
             before = self.objective.edge_budget, self.rescue.excluded, self.step + 1
             loss = self._take_step(batch)
             if loss is not None:
                 self.n_frames_seen += self.order.batch_size
                 self.log.step(self.step, self.plan.n_steps, loss)
-            if before != (self.objective.edge_budget, self.rescue.excluded, self.step):
-                batches = self._load_batches()
             if self.checkpoints.is_due:
                 self._save()
-        self.log.stop_steps()
-        self._save()
+            if before != (self.objective.edge_budget, self.rescue.excluded, self.step):
+                return False
 
     def result(self) -> TrainingResult:
         """Return what the run has left."""
@@ -270,7 +276,7 @@ class _Trainer:
             self.seconds_waited / seconds,
         )
 
-    def _load_batches(self) -> Iterator[Batch]:
+    def _load_batches(self) -> Generator[Batch]:
         budget, excluded = self.objective.edge_budget, self.rescue.excluded
         dataset = StepDataset(self.train_set, self.order, self.objective.share, budget, excluded)
         return dataset.load(self.step, self.plan.n_steps, self.settings.num_workers)

@@ -1,5 +1,6 @@
 """The plan of a run: how many steps it has, and when it validates; fixed before the first step."""
 
+import contextlib
 import copy
 import statistics
 import time
@@ -104,17 +105,18 @@ def _seconds_of_a_step(
     weights = LossWeights(settings.energy_weight, settings.forces_weight, settings.stress_weight)
     started = before = time.monotonic()
     times: list[float] = []
-    for batch in dataset.load(0, 2**31, settings.num_workers):
-        totals = added(label_totals(part) for part in batch.parts)
-        objective.sums_of_nothing(batch)
-        objective.gradient(probe, train_set, batch, totals, weights)
-        torch.nn.utils.clip_grad_norm_(
-            [p for p in probe.parameters() if p.grad is not None], settings.max_gradient_norm
-        )
-        optimizer.step()
-        now = time.monotonic()
-        times.append(now - before)
-        before = now
-        if len(times) > 3 and now - started > seconds:
-            break
+    with contextlib.closing(dataset.load(0, 2**31, settings.num_workers)) as batches:
+        for batch in batches:
+            totals = added(label_totals(part) for part in batch.parts)
+            objective.sums_of_nothing(batch)
+            objective.gradient(probe, train_set, batch, totals, weights)
+            torch.nn.utils.clip_grad_norm_(
+                [p for p in probe.parameters() if p.grad is not None], settings.max_gradient_norm
+            )
+            optimizer.step()
+            now = time.monotonic()
+            times.append(now - before)
+            before = now
+            if len(times) > 3 and now - started > seconds:
+                break
     return statistics.median(times[2:])
