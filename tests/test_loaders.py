@@ -1,8 +1,10 @@
 """Processes that load frames end with the batches they were started for."""
 
+import contextlib
 import multiprocessing
 import os
 import signal
+import time
 
 import pytest
 from torch.utils.data import Dataset
@@ -56,12 +58,12 @@ def test_a_stopped_run_leaves_no_loader_behind(tmp_path):
 class BrokenSet(Dataset):
     """Frames of which one cannot be read."""
 
-    def __init__(self, frames, broken):
-        self.frames, self.broken = frames, broken
+    def __init__(self, frames, index, end):
+        self.frames, self.index, self.end = frames, index, end
 
     def __getitem__(self, index):
-        if index == self.broken:
-            raise ValueError(f"frame {index} is broken")
+        if index == self.index:
+            self.end(index)
         return self.frames[index]
 
 
@@ -82,20 +84,55 @@ def test_loaders_of_batches_that_are_closed_end(graphs):
     assert loaders() == []
 
 
-def test_a_loader_stays_at_the_signals_of_a_group_until_an_error_ends_the_batches(graphs):
-    dataset = steps_of(BrokenSet(graphs, broken=FrameOrder(16, 1, seed=0).frames(9)[0]))
+def broken(index):
+    raise ValueError(f"frame {index} is broken")
+
+
+def killed(index):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.mark.parametrize(("end", "message"), [(broken, "is broken"), (killed, "is killed|exited")])
+def test_loaders_of_an_error_that_is_kept_end(graphs, end, message):
+    order = FrameOrder(16, 1, seed=0)
+    dataset = steps_of(BrokenSet(graphs, order.frames(9)[0], end))
+    batches = dataset.load(0, 1000, 2)
+    next(batches)
+    others = loaders()
+    with pytest.raises((ValueError, RuntimeError), match=message) as caught:
+        list(batches)
+    for loader in others:
+        loader.join(30)
+    # the traceback is held, as that of an error which a notebook keeps for its user
+    assert caught.traceback
+    assert loaders() == []
+
+
+def test_loaders_leave_the_signals_of_a_group_to_the_process_that_saves(graphs):
+    with contextlib.closing(steps_of(graphs).load(0, 1000, 1)) as batches:
+        next(batches)
+        (loader,) = loaders()
+        for _ in range(20):
+            os.kill(loader.pid, signal.SIGTERM)
+            os.kill(loader.pid, signal.SIGINT)
+            next(batches)
+        assert loader.is_alive()
+
+
+def slow(index):
+    time.sleep(60)
+
+
+def test_a_loader_that_is_busy_ends_at_once(graphs):
+    dataset = steps_of(BrokenSet(graphs, FrameOrder(16, 1, seed=0).frames(1)[0], slow))
     batches = dataset.load(0, 1000, 1)
     next(batches)
     (loader,) = loaders()
-    os.kill(loader.pid, signal.SIGTERM)
-    os.kill(loader.pid, signal.SIGINT)
-    for _ in range(8):
-        next(batches)
-    with pytest.raises(ValueError, match="is broken") as caught:
-        next(batches)
-    # held by the traceback, as an error that a notebook keeps for its user
-    assert caught.traceback
-    assert loader.is_alive()
-    loader.terminate()
-    loader.join(30)
+    batches.close()
     assert loader.exitcode == 0
+
+
+def test_training_without_loaders_needs_no_semaphores(graphs, monkeypatch):
+    """Some sandboxes have none."""
+    monkeypatch.setattr("_multiprocessing.SemLock", None)
+    assert len(list(steps_of(graphs).load(0, 3, 0))) == 3

@@ -8,11 +8,11 @@ import functools
 import multiprocessing
 import os
 import signal
+import threading
+import time
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
-from multiprocessing.synchronize import Event
-from types import FrameType
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -22,6 +22,9 @@ from torch.utils.data import DataLoader, Dataset
 from eqpot import keys
 from eqpot.data import GraphDataset, collate, n_atoms_of
 from eqpot.graph import Graph
+
+_PAUSE: Final = 0.2
+"""Seconds between looks of a loader at whether its batches are still wanted."""
 
 
 class FrameOrder:
@@ -169,42 +172,44 @@ class StepDataset(Dataset[Batch]):
         """Return the batches from step ``first`` to the last, loaded by ``n_workers`` processes.
 
         With no worker they are made when asked for. The batches are the same in any case. Workers
-        start with the first batch and end when the generator is closed, which is not to be left to
-        the garbage collector: PyTorch's loader does not end them where it is part of a cycle, as it
-        is when the traceback of an error holds it.
+        start with the first batch and end when the generator does: close it, for the garbage
+        collector may come late or never where the traceback of an error is kept.
         """
-        has_ended = multiprocessing.Event()
+        # no lock, which a signal or the end of a process could leave closed
+        is_over = multiprocessing.RawValue("b", 0)
         loader: DataLoader[Batch] = DataLoader(
             self,
             batch_size=None,
             sampler=range(first, n_steps),
             num_workers=n_workers,
             collate_fn=_same,
-            worker_init_fn=functools.partial(_leave_signals, has_ended),
+            worker_init_fn=functools.partial(_begin_loader, is_over),
             prefetch_factor=4 if n_workers else None,
             # its own generator: that of the user must not be moved
             generator=torch.Generator().manual_seed(0),
         )
+        batches = iter(loader)
         try:
-            yield from loader
+            yield from batches
         finally:
-            has_ended.set()
+            is_over.value = 1  # before PyTorch waits for the workers
 
 
 def _same(batch: Any) -> Any:
     return batch
 
 
-def _leave_signals(has_ended: Event, worker: int) -> None:
-    """Leave signals to a whole group to the process that saves; loaders end with it.
+def _begin_loader(is_over: Any, worker: int) -> None:
+    """Leave signals to a whole group to the process that saves, and end with the batches.
 
-    When the batches are no longer wanted SIGTERM ends a loader. It is the last that PyTorch and
-    Python send to one that an error in loading has left.
+    PyTorch's own word to end comes when nothing holds its iterator any more; then it sends SIGTERM.
     """
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    threading.Thread(target=_end_with_batches, args=(is_over,), daemon=True).start()
 
-    def end(number: int, frame: FrameType | None) -> None:
-        if has_ended.is_set():
-            os._exit(0)
 
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, end)
+def _end_with_batches(is_over: Any) -> None:
+    while not is_over.value:
+        time.sleep(_PAUSE)
+    os._exit(0)
