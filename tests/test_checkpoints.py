@@ -22,8 +22,7 @@ from eqpot.training.checkpoint import (
     read_checkpoint,
     write_checkpoint,
 )
-from eqpot.training.progress import RunLog
-from training_runs import quiet_run, recipe_of, start, write_frames
+from training_runs import InterruptingLog, quiet_run, recipe_of, start, write_frames
 
 LEFT = {
     "potential.eqpot", "potential.pt", "metrics.json", "train.log", "recipe.yaml",
@@ -33,19 +32,6 @@ LEFT = {
 @pytest.fixture(scope="module")
 def frames(tmp_path_factory):
     return write_frames(tmp_path_factory.mktemp("data") / "frames.extxyz")
-
-
-class InterruptingLog(RunLog):
-    """Sends a signal to its own process after a step."""
-
-    def __init__(self, step, number):
-        super().__init__()
-        self.last, self.number = step, number
-
-    def step(self, done, n_steps, loss):
-        super().step(done, n_steps, loss)
-        if done == self.last:
-            os.kill(os.getpid(), self.number)
 
 
 def sha256(path):

@@ -12,8 +12,7 @@ from torch.utils.data import Dataset
 from eqpot.data import GraphDataset, read_frames
 from eqpot.interruption import InterruptedRunError
 from eqpot.training.batches import FrameOrder, StepDataset
-from eqpot.training.progress import RunLog
-from training_runs import quiet_run, recipe_of, write_frames
+from training_runs import InterruptingLog, quiet_run, recipe_of, write_frames
 
 pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create")
 
@@ -30,18 +29,16 @@ def _no_hang():
         loader.kill()
 
 
-class CountingLog(RunLog):
+class CountingLog(InterruptingLog):
     """Notes how many loaders there are at each step, and stops the run after the third."""
 
     def __init__(self):
-        super().__init__()
+        super().__init__(3, signal.SIGTERM)
         self.n_loaders = []
 
     def step(self, done, n_steps, loss):
         super().step(done, n_steps, loss)
         self.n_loaders.append(len(loaders()))
-        if done == 3:
-            os.kill(os.getpid(), signal.SIGTERM)
 
 
 def test_a_stopped_run_leaves_no_loader_behind(tmp_path):

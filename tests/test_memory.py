@@ -2,6 +2,7 @@
 
 import json
 import re
+import signal
 import sys
 
 import numpy as np
@@ -13,9 +14,11 @@ from ase.io import write
 
 from eqpot import keys
 from eqpot.data import GraphDataset, read_frames
+from eqpot.interruption import InterruptedRunError
+from eqpot.training import batches, loop
 from eqpot.training.batches import FrameOrder, make_batch, pack
 from eqpot.training.memory import is_out_of_memory, limited_memory, parse_size
-from training_runs import TRAIN, quiet_run, recipe_of, start, write_frames
+from training_runs import TRAIN, InterruptingLog, quiet_run, recipe_of, start, write_frames
 
 
 @pytest.mark.parametrize(
@@ -148,3 +151,27 @@ def test_a_step_that_exceeds_the_memory_is_split_and_the_losses_stay(tmp_path):
             assert limited["history"][name] == within["history"][name]
         for other in (within, whole):
             assert limited["history"][name] == pytest.approx(other["history"][name], rel=1e-9)
+
+
+def test_a_run_keeps_its_budget_until_the_recipe_gives_another(tmp_path, monkeypatch):
+    frames = write_frames(tmp_path / "frames.extxyz")
+    budgets = []
+
+    def make(dataset, chosen, budget):
+        budgets.append(budget)
+        return make_batch(dataset, chosen, budget)
+
+    def found_out(trainer):
+        trainer.objective.edge_budget = 40
+
+    monkeypatch.setattr(loop._Trainer, "_probe_memory", found_out)
+    monkeypatch.setattr(batches, "make_batch", make)
+    stops = ((2, None, 40), (4, None, 40), (6, 60, 60), (8, 60, 60), (9, None, None))
+    for step, given, expected in stops:
+        budgets.clear()
+        with pytest.raises(InterruptedRunError):
+            quiet_run(
+                recipe_of(frames, tmp_path / "run", epochs=9, edge_budget=given),
+                InterruptingLog(step, signal.SIGINT),
+            )
+        assert set(budgets) == {expected}

@@ -516,13 +516,17 @@ class _Trainer:
         return {
             "plan": self.plan.as_dict(),
             "edge_budget": self.objective.edge_budget,
+            "edge_budget_of_recipe": self.settings.edge_budget,
             "events": self.events,
             "seconds": self._seconds(),
             "rescue": self.rescue.state_dict(),
         }
 
     def _load_run(self, values: Mapping[str, Any]) -> None:
-        self.objective.edge_budget = values["edge_budget"]
+        # what the run has found out about the memory holds until the recipe says something else
+        own = self.settings.edge_budget
+        if values.get("edge_budget_of_recipe", own) == own:
+            self.objective.edge_budget = values["edge_budget"]
         self.events = list(values["events"])
         self.seconds_before = values["seconds"]
         self.rescue.load_state_dict(values["rescue"])
