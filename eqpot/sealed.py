@@ -24,6 +24,10 @@ _BLANK: Final = "0" * 64
 _MAX_HEADER: Final = 2**26
 
 
+class LaterVersionError(ValueError):
+    """A file is sound, and of a later eqpot than this one."""
+
+
 @dataclass(frozen=True)
 class SealedKind:
     """A kind of sealed file.
@@ -92,8 +96,10 @@ def unseal(path: Path, kind: SealedKind) -> tuple[dict[str, Any], dict[str, Tens
     ------
     OSError
         If there is no such file.
+    LaterVersionError
+        If the file is of a later version.
     ValueError
-        If the file is foreign, truncated, damaged or of a later version; names the record.
+        If the file is foreign, truncated or damaged; names the record.
     """
     if path.is_dir():
         raise IsADirectoryError(f"{path}: must be a {kind.noun} file, is a folder")
@@ -117,7 +123,7 @@ def unseal(path: Path, kind: SealedKind) -> tuple[dict[str, Any], dict[str, Tens
         raise ValueError(f"{path}: the header document is damaged or foreign: no `{kind.format}`")
     version = document.get("format_version")
     if isinstance(version, int) and version > kind.version:
-        raise ValueError(
+        raise LaterVersionError(
             f"{path}: has format version {version}, this eqpot reads up to {kind.version}; "
             "install a later eqpot"
         )

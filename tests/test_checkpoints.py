@@ -1,6 +1,8 @@
 """A run that is stopped at any moment and started again ends as if it had never stopped."""
 
 import contextlib
+import dataclasses
+import errno
 import hashlib
 import os
 import random
@@ -13,6 +15,7 @@ import torch
 
 from eqpot.files import load_potential
 from eqpot.interruption import InterruptedRunError
+from eqpot.training import checkpoint
 from eqpot.training.checkpoint import (
     NAME,
     PREVIOUS,
@@ -241,6 +244,28 @@ def test_a_damaged_checkpoint_never_takes_the_place_of_a_sound_one(tmp_path):
     # what a process that dies while it saves leaves: the sound one
     folder.save(found.run, found.now, found.good)
     read_checkpoint(tmp_path / NAME)
+
+
+def test_what_is_not_damaged_is_never_removed(tmp_path, monkeypatch):
+    folder = CheckpointFolder(tmp_path, some_checkpoint().identity, 1.0)
+    write_checkpoint(tmp_path / NAME, some_checkpoint())
+    with monkeypatch.context() as later:
+        later.setattr(checkpoint, "_KIND", dataclasses.replace(checkpoint._KIND, version=1000))
+        write_checkpoint(tmp_path / NAME, some_checkpoint())
+    content = (tmp_path / NAME).read_bytes()
+    with pytest.raises(ValueError, match=f"{NAME}: has format version 1000, this eqpot reads up"):
+        folder.load()
+    read_bytes = Path.read_bytes
+
+    def read(path):
+        if path.name == NAME:
+            raise OSError(errno.ESTALE, "Stale file handle", str(path))
+        return read_bytes(path)
+
+    monkeypatch.setattr(Path, "read_bytes", read)
+    with pytest.raises(OSError, match="Stale file handle"):
+        folder.load()
+    assert read_bytes(tmp_path / NAME) == content
 
 
 def some_checkpoint():

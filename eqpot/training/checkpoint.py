@@ -16,7 +16,7 @@ from torch import Tensor
 
 import eqpot
 from eqpot.durable import write_durably
-from eqpot.sealed import SealedKind, seal, unseal
+from eqpot.sealed import LaterVersionError, SealedKind, seal, unseal
 
 _KIND: Final = SealedKind(
     "eqpot-checkpoint", 1, "checkpoint", "the run must go on from another one, or begin again"
@@ -180,11 +180,15 @@ class CheckpointFolder:
     def load(self) -> tuple[Checkpoint | None, str]:
         """Return the state to go on from, if there is one, and a word about where it comes from.
 
+        One that is damaged is removed, if the one before is sound.
+
         Raises
         ------
+        OSError
+            If a checkpoint cannot be read at present.
         ValueError
-            If it belongs to another recipe or other data (names what differs), or all there is
-            is damaged.
+            If it belongs to another recipe or other data (names what differs) or is of a later
+            eqpot, or all there is is damaged.
         """
         problems = []
         for name in (NAME, PREVIOUS):
@@ -193,7 +197,9 @@ class CheckpointFolder:
                 continue
             try:
                 checkpoint = read_checkpoint(path)
-            except (OSError, ValueError) as error:
+            except LaterVersionError:
+                raise
+            except ValueError as error:
                 problems.append(str(error))
                 continue
             check_identity(self.folder, checkpoint.identity, self.identity)
