@@ -160,6 +160,11 @@ def test_evaluate_reads_the_labels_and_units_it_is_told(native, tmp_path, monkey
         (("export", "foreign.eqpot", "out.pt"), 1, "not a potential file"),
         (("export", "foreign.eqpot", "out.pt2"), 1, "not a potential file"),
         (("export", "foreign.eqpot", "out.onnx"), 1, "must end in .pt (TorchScript) or .pt2"),
+        # told before all else, which may take hours
+        (("bench", "foreign.eqpot", "--json", "nowhere/a"), 1, "there is no folder nowhere"),
+        (("evaluate", "foreign.eqpot", "a", "--json", "nowhere/a"), 1, "no folder nowhere"),
+        (("evaluate", "foreign.eqpot", "a", "--picture", "nowhere/a"), 1, "no folder nowhere"),
+        (("data", "audit", "absent", "--json", "nowhere/a"), 1, "there is no folder nowhere"),
         (("info",), 2, "Missing argument"),
         (("info", "foreign.eqpot", "--absent"), 2, "No such option"),
     ],

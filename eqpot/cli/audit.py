@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
+from eqpot.cli.outputs import writable
 from eqpot.cli.reading_options import with_reading_options
 from eqpot.data.audit import audit_files
 from eqpot.data.conversion import ReadOptions
@@ -22,7 +23,8 @@ def audit(
         list[Path] | None, typer.Option(help="A file to test on; may be given again.")
     ] = None,
     json_file: Annotated[
-        Path | None, typer.Option("--json", help="Write tables and findings to this file.")
+        Path | None,
+        typer.Option("--json", callback=writable, help="Write tables and findings to this file."),
     ] = None,
     *,
     reading: ReadOptions,
