@@ -11,7 +11,10 @@ from torch.utils.data import Dataset
 
 from eqpot.data import GraphDataset, read_frames
 from eqpot.interruption import InterruptedRunError
+from eqpot.training import loop
 from eqpot.training.batches import FrameOrder, StepDataset
+from eqpot.training.progress import RunLog
+from eqpot.training.recipe import TrainingSection
 from training_runs import InterruptingLog, quiet_run, recipe_of, write_frames
 
 pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create")
@@ -19,6 +22,14 @@ pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create")
 
 def loaders():
     return multiprocessing.active_children()
+
+
+def check_they_end(caught):
+    """Check that loaders end though the traceback of an error is kept, as in a notebook."""
+    for loader in loaders():
+        loader.join(30)
+    assert loaders() == []
+    assert caught.traceback
 
 
 @pytest.fixture(autouse=True)
@@ -50,6 +61,44 @@ def test_a_stopped_run_leaves_no_loader_behind(tmp_path):
     assert loaders() == []
     assert log.n_loaders == [2, 2, 2]
     assert caught.traceback
+
+
+class FailingLog(RunLog):
+    """Lets a loader end, or a thread not start, after the second step."""
+
+    def step(self, done, n_steps, loss):
+        super().step(done, n_steps, loss)
+        if done == 2:
+            for loader in loaders()[:1]:
+                loader.kill()
+            if not loaders():
+                raise RuntimeError("can't start new thread")
+
+
+@pytest.mark.parametrize(
+    ("n_workers", "kind", "message"),
+    [(2, MemoryError, "a process that loads frames ended"), (0, RuntimeError, "^can't start new")],
+)
+def test_loaders_are_told_of_where_there_are_some(tmp_path, n_workers, kind, message):
+    frames = write_frames(tmp_path / "frames.extxyz")
+    recipe = recipe_of(frames, tmp_path / "run", epochs=20, num_workers=n_workers)
+    with pytest.raises(kind, match=message) as caught:
+        quiet_run(recipe, FailingLog())
+    check_they_end(caught)
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "message"),
+    [
+        (EOFError(), MemoryError, "loads frames ended"),
+        (ConnectionResetError(), MemoryError, "loads frames ended"),
+        (RuntimeError("other"), RuntimeError, "other"),
+    ],
+)
+def test_a_loader_may_end_while_it_hands_over_a_batch(error, kind, message):
+    told = loop._ended_loaders_told(TrainingSection(num_workers=1))
+    with pytest.raises(kind, match=message), told:
+        raise error
 
 
 class BrokenSet(Dataset):
@@ -85,24 +134,13 @@ def broken(index):
     raise ValueError(f"frame {index} is broken")
 
 
-def killed(index):
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
-@pytest.mark.parametrize(("end", "message"), [(broken, "is broken"), (killed, "is killed|exited")])
-def test_loaders_of_an_error_that_is_kept_end(graphs, end, message):
-    order = FrameOrder(16, 1, seed=0)
-    dataset = steps_of(BrokenSet(graphs, order.frames(9)[0], end))
+def test_loaders_of_an_error_that_is_kept_end(graphs):
+    dataset = steps_of(BrokenSet(graphs, FrameOrder(16, 1, seed=0).frames(9)[0], broken))
     batches = dataset.load(0, 1000, 2)
     next(batches)
-    others = loaders()
-    with pytest.raises((ValueError, RuntimeError), match=message) as caught:
+    with pytest.raises(ValueError, match="is broken") as caught:
         list(batches)
-    for loader in others:
-        loader.join(30)
-    # the traceback is held, as that of an error which a notebook keeps for its user
-    assert caught.traceback
-    assert loaders() == []
+    check_they_end(caught)
 
 
 def test_loaders_leave_the_signals_of_a_group_to_the_process_that_saves(graphs):

@@ -43,6 +43,7 @@ from eqpot.training.schedule import Schedule, build_schedule
 from eqpot.training.stages import Stages
 
 _STEPS_THAT_PROVE = 20
+_SIGNAL_SECONDS = 0.5
 _PARTS = ("raw", "average", "best", "optimizer")
 
 
@@ -103,23 +104,29 @@ def train(
         checkpoints, log,
     )  # fmt: skip
     keep_freed_memory()
-    with limited_memory(limit), Signals() as signals, _loaders_that_end():
+    with limited_memory(limit), Signals() as signals, _ended_loaders_told(settings):
         trainer.open(signals)
         trainer.advance()
     return trainer.result()
 
 
 @contextlib.contextmanager
-def _loaders_that_end() -> Iterator[None]:
-    """Say in plain words that a loader has ended, wherever torch notices it."""
+def _ended_loaders_told(settings: TrainingSection) -> Iterator[None]:
+    """Say in plain words that a loader has ended, wherever PyTorch notices it."""
     try:
         yield
-    except RuntimeError as error:
-        if "DataLoader worker" not in str(error) and "can't start new thread" not in str(error):
+    except (RuntimeError, EOFError, ConnectionError) as error:
+        signs = ("DataLoader worker", "can't start new thread")
+        is_told = not isinstance(error, RuntimeError) or any(sign in str(error) for sign in signs)
+        if not settings.num_workers or not is_told:
             raise
+        # PyTorch raises once more where the program stands when the system's signal comes
+        with contextlib.suppress(RuntimeError):
+            time.sleep(_SIGNAL_SECONDS)
         raise MemoryError(
-            f"a process that loads frames ended ({error}); fewer `training.num_workers` and a "
-            "higher `training.memory_limit` help. The same command goes on from the last checkpoint"
+            f"a process that loads frames ended ({type(error).__name__}: {error}); fewer "
+            "`training.num_workers` and a higher `training.memory_limit` help. The same command "
+            "goes on from the last checkpoint"
         ) from error
 
 
