@@ -40,7 +40,7 @@ compile_in_process(folder, name, task["dtype"], task["metadata"])
 
 
 def write_package(potential: Potential, path: Path, metadata: dict[str, str]) -> None:
-    """Compile the functions of a potential, one for each core at once, and write a package of them.
+    """Compile the functions of a potential, several at once, and write a package of them.
 
     Parameters
     ----------

@@ -53,9 +53,9 @@ def function_names(n_layers: int) -> list[str]:
 class StagedKernel:
     """What :class:`eqpot.kernels.whole.ExplicitKernel` computes, by layers over chunks of atoms.
 
-    It uses as many threads as PyTorch does where it is called, and keeps its buffers: calls from
-    several threads wait for each other. What fits one chunk is computed at once: between its layers
-    a molecule would lose an eighth of its time.
+    It uses as many threads as PyTorch does where it is called. Its buffers stay until a structure
+    comes that needs others; calls from several threads wait for each other. What fits one chunk is
+    computed at once, without them: between its layers a molecule would lose an eighth of its time.
 
     Parameters
     ----------

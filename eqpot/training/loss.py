@@ -165,8 +165,7 @@ def combine(sums: Dict[str, Tensor], totals: Dict[str, Tensor], weights: LossWei
 
     Notes
     -----
-    The loss of the batch is the sum over its parts, and so is its gradient. Where processes average
-    their gradients, each multiplies its part by their number first.
+    The loss of the batch is the sum over its parts in all processes, and so is its gradient.
     """
     terms = {name: sums[name] / totals[name].clamp(min=1e-30) for name in LABELS}
     return (
