@@ -13,10 +13,11 @@ from typing import Any, Dict, Final, Literal
 
 import torch
 import torch.nn.functional as F
+from pydantic import Field
 from torch import Tensor, nn
 
 from eqpot import keys
-from eqpot.compiler import check_compiler, without_deprecations
+from eqpot.compiler import check_compiler, instructions, processor_of, without_deprecations
 from eqpot.durable import check_place, write_durably
 from eqpot.exported import (
     ExportKind,
@@ -57,6 +58,7 @@ _KEY: Final = "eqpot"
 class _Metadata(ExportMetadata):
     device: Literal["cpu", "cuda"]
     processor: PrintableText
+    instructions: list[PrintableText] = Field(default_factory=list)  # where nothing is known
     format_version: int = 1  # the first version did not say
 
 
@@ -241,8 +243,8 @@ def export_compiled(
     Returns
     -------
     dict
-        The metadata written, as of :func:`eqpot.export.export_torchscript`, with the processor
-        that the code is for; and, not in the file, the largest difference seen.
+        The metadata written, as of :func:`eqpot.export.export_torchscript`, with the processor and
+        the instructions that the code is for; and, not in the file, the largest difference seen.
 
     Raises
     ------
@@ -258,7 +260,8 @@ def export_compiled(
     check_place(Path(path))
     potential, metadata = open_source(potential, dtype_of(dtype), _KIND)
     metadata["device"] = potential.anchor.device.type
-    metadata["processor"] = torch.backends.cpu.get_cpu_capability()
+    metadata["processor"] = processor_of(potential.anchor.device)
+    metadata["instructions"] = instructions()
     metadata["format_version"] = _VERSION
     with tempfile.TemporaryDirectory(prefix="eqpot-") as folder:
         package = Path(folder) / "potential.pt2"
@@ -365,11 +368,16 @@ def _check_runs(path: Path, metadata: dict[str, Any]) -> None:
             f"{path}: is a compiled package of version {version}, this eqpot runs version "
             f"{_VERSION}; export the potential again, with `eqpot export`"
         )
-    present = torch.backends.cpu.get_cpu_capability()
+    present, own = processor_of(torch.device(metadata["device"])), instructions()
     if metadata["processor"] != present:
         raise ValueError(
-            f"{path}: was compiled for processors with {metadata['processor']}, this one has "
-            f"{present}; export the potential on a machine like this one"
+            f"{path}: was compiled for {metadata['processor']}, this machine has {present}; export "
+            "the potential on a machine like this one"
+        )
+    if own and (missing := set(metadata.get("instructions", [])).difference(own)):
+        raise ValueError(
+            f"{path}: was compiled for a processor with {', '.join(sorted(missing))}, which this "
+            "one lacks; export the potential on this machine, or on the oldest that is to run it"
         )
     try:
         GauntSettings(**metadata["model"]["settings"])

@@ -1,8 +1,13 @@
-"""The C++ compiler that PyTorch's compiler needs."""
+"""The C++ compiler that PyTorch's compiler needs, and the processor that its code is for."""
 
 import contextlib
 import warnings
 from collections.abc import Iterator
+from typing import Final
+
+import torch
+
+_NOT_OF_ARITHMETIC: Final = {"aes", "clflush", "clflushopt", "clwb", "sha", "sse4a"}
 
 
 class CompilationError(RuntimeError):
@@ -28,6 +33,25 @@ def check_compiler() -> None:
             "one in the environment variable CXX; code that is not compiled runs without, and so "
             "do packages that were compiled elsewhere"
         ) from error
+
+
+def processor_of(device: torch.device) -> str:
+    """Return the kind of a device as code for it has to know it, such as ``"AVX512"``."""
+    if device.type == "cpu":
+        return torch.backends.cpu.get_cpu_capability()
+    if not torch.cuda.is_available():
+        return "no GPU that PyTorch sees"
+    return "compute capability {}.{}".format(*torch.cuda.get_device_capability(device))
+
+
+def instructions() -> list[str]:
+    """Return the instructions that code compiled on this machine may use, by PyTorch's names.
+
+    The compiler takes what the processor has, which is more than the name of its kind says. Without
+    :func:`torch.cpu.get_capabilities`, as in PyTorch 2.10, nothing is known and the list is empty.
+    """
+    tell = getattr(torch.cpu, "get_capabilities", dict)
+    return sorted(n for n, has in tell().items() if has is True and n not in _NOT_OF_ARITHMETIC)
 
 
 @contextlib.contextmanager

@@ -24,7 +24,7 @@ from eqpot.compilation import (
     load_compiled,
     read_compiled_metadata,
 )
-from eqpot.compiler import CompilationError, check_compiler, without_deprecations
+from eqpot.compiler import CompilationError, check_compiler, processor_of, without_deprecations
 from eqpot.files import describe, save_potential
 from eqpot.kernels.whole import ExplicitKernel
 from eqpot.models import PRESETS
@@ -169,8 +169,36 @@ def test_metadata_is_read_before_the_code(uncompiled, monkeypatch):
             load_compiled(uncompiled, trust=True)
         assert read_compiled_metadata(uncompiled) == metadata
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "OTHER")
-    with pytest.raises(ValueError, match=r"p\.pt2: was compiled for processors with .*has OTHER"):
+    with pytest.raises(ValueError, match=r"p\.pt2: was compiled for .*this machine has OTHER"):
         load_compiled(uncompiled, trust=True)
+
+
+def test_code_is_refused_by_a_processor_that_lacks_an_instruction(uncompiled, monkeypatch):
+    found = read_compiled_metadata(uncompiled)["instructions"]
+    assert "aes" not in found and all(isinstance(name, str) for name in found)
+
+    def has(*names):
+        capabilities = {"cpu_name": "one", "num_sockets": 1, "avx10_2": False, "aes": True}
+        capabilities |= dict.fromkeys(names, True)
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
+
+    has("new", *found)
+    load_compiled(uncompiled, trust=True)
+    has("new", *found[1:])
+    if found:  # else this PyTorch tells none
+        with pytest.raises(ValueError, match=f"for a processor with {found[0]}, which this one la"):
+            load_compiled(uncompiled, trust=True)
+    monkeypatch.delattr(torch.cpu, "get_capabilities")
+    load_compiled(uncompiled, trust=True)
+
+
+def test_code_of_a_gpu_is_for_its_compute_capability(monkeypatch):
+    device = torch.device("cuda")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert processor_of(device) == "no GPU that PyTorch sees"
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (9, 0))
+    assert processor_of(device) == "compute capability 9.0"
 
 
 def test_nothing_is_loaded_unasked(uncompiled, monkeypatch):
