@@ -25,7 +25,7 @@ _MAX_HEADER: Final = 2**26
 
 
 class LaterVersionError(ValueError):
-    """A file is sound, and of a later eqpot than this one."""
+    """A file is of a later eqpot than this one."""
 
 
 @dataclass(frozen=True)
