@@ -6,11 +6,10 @@ from typing import Annotated, Any
 
 import typer
 
-from eqpot.cli.outputs import writable
 from eqpot.cli.reading_options import with_reading_options
 from eqpot.data.audit import audit_files
 from eqpot.data.conversion import ReadOptions
-from eqpot.durable import write_durably
+from eqpot.durable import check_place, write_durably
 
 
 @with_reading_options
@@ -23,13 +22,14 @@ def audit(
         list[Path] | None, typer.Option(help="A file to test on; may be given again.")
     ] = None,
     json_file: Annotated[
-        Path | None,
-        typer.Option("--json", callback=writable, help="Write tables and findings to this file."),
+        Path | None, typer.Option("--json", help="Write tables and findings to this file.")
     ] = None,
     *,
     reading: ReadOptions,
 ) -> None:
     """Check labels, units, signs, duplicates and overlap; exit with 1 if there is an error."""
+    if json_file is not None:
+        check_place(json_file)
     names: dict[str, Any] = {**reading.keys.given()}
     result = audit_files(
         _sets(files, validation or [], test or []),

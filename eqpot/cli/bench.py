@@ -10,8 +10,7 @@ import typer
 
 from eqpot.cli.export import COMPILING
 from eqpot.cli.md import read_structure
-from eqpot.cli.outputs import writable
-from eqpot.durable import write_durably
+from eqpot.durable import check_place, write_durably
 from eqpot.files import load_potential
 from eqpot.verification.benchmark import Benchmark, benchmark
 
@@ -39,11 +38,12 @@ def bench(
         ),
     ] = False,
     json_file: Annotated[
-        Path | None,
-        typer.Option("--json", callback=writable, help="Write all numbers to this file."),
+        Path | None, typer.Option("--json", help="Write all numbers to this file.")
     ] = None,
 ) -> None:
     """Measure speed and memory of a potential through ASE, and tell what limits them."""
+    if json_file is not None:
+        check_place(json_file)
     structures = None if structure is None else {structure: read_structure(structure)}
     loaded = load_potential(potential, dtype=dtype, device=_device(device))
     if compiled:

@@ -6,11 +6,10 @@ from typing import Annotated
 
 import typer
 
-from eqpot.cli.outputs import writable
 from eqpot.cli.reading_options import with_reading_options
 from eqpot.data import LabelReport
 from eqpot.data.conversion import ReadOptions, iter_files
-from eqpot.durable import write_durably
+from eqpot.durable import check_place, write_durably
 from eqpot.files import load_potential
 from eqpot.report.figures import parity_figure
 from eqpot.training.evaluation import evaluate as evaluate_frames
@@ -22,17 +21,18 @@ def evaluate(
     data: Annotated[list[Path], typer.Argument(help="Files of labelled frames.")],
     dtype: Annotated[str, typer.Option(help="float32 or float64.")] = "float32",
     json_file: Annotated[
-        Path | None,
-        typer.Option("--json", callback=writable, help="Write all errors to this file."),
+        Path | None, typer.Option("--json", help="Write all errors to this file.")
     ] = None,
     picture: Annotated[
-        Path | None,
-        typer.Option(callback=writable, help="Write a parity picture (.png, .svg or .pdf)."),
+        Path | None, typer.Option(help="Write a parity picture (.png, .svg or .pdf).")
     ] = None,
     *,
     reading: ReadOptions,
 ) -> None:
     """Compare a potential with reference data."""
+    for result in (json_file, picture):
+        if result is not None:
+            check_place(result)
     loaded = load_potential(potential, dtype=dtype)
     reports: dict[Path, LabelReport] = {}
     try:
