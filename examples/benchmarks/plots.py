@@ -58,10 +58,18 @@ def _training(document: dict[str, Any]) -> list[tuple[str, Values, str]]:
 
 def _accuracy(document: dict[str, Any]) -> list[tuple[str, Values, str]]:
     errors: dict[str, Values] = {}
-    for name, values in document.get("accuracy", {}).get("variants", {}).items():
+    variants = document.get("accuracy", {}).get("variants", {})
+    for name, values in variants.items():
         for test, error in values["errors"].items():
             errors.setdefault(test, {})[name] = (error["forces"],) * 3
-    return [(test, values, "force RMSE, meV/Å") for test, values in errors.items()]
+    minutes = ", ".join({f"{v['budget_seconds'] / 60:g}": None for v in variants.values()})
+    label = f"force RMSE after {minutes} min, meV/Å"
+    return [(test, values, label) for test, values in errors.items()]
+
+
+def _short(number: float) -> str:
+    """Return the number in three digits or as a whole one, without an exponent."""
+    return f"{number:.0f}" if number >= 100 else f"{number:.3g}"
 
 
 def _spread(values: dict[str, float]) -> tuple[float, float, float]:
@@ -74,7 +82,7 @@ def _panel(ax: Axes, title: str, values: Values, label: str) -> None:
         ax.plot([least, most], [place, place], color=color, alpha=0.5)
         ax.plot(median, place, "o", color=color)
         ax.annotate(
-            f"{median:.3g}", (median, place), (0, 4), textcoords="offset points", ha="center"
+            _short(median), (median, place), (0, 4), textcoords="offset points", ha="center"
         )
     ax.set_yticks(range(len(values)), list(values))
     ax.set_xscale("log")
@@ -84,7 +92,7 @@ def _panel(ax: Axes, title: str, values: Values, label: str) -> None:
     middle = statistics.geometric_mean([median for median, _, _ in values.values()])
     least = min(least for _, least, _ in values.values())
     most = max(most for _, _, most in values.values())
-    ax.set_xlim(min(least / 1.5, middle / 10), max(most * 1.5, middle * 10))
+    ax.set_xlim(min(least / 2, middle / 10), max(most * 2, middle * 10))
     ax.margins(y=0.2)
     ax.invert_yaxis()
     ax.set_xlabel(label)
