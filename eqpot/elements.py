@@ -1,5 +1,6 @@
 """The chemical elements by atomic number."""
 
+from collections.abc import Iterable
 from typing import Final
 
 # fmt: off
@@ -16,3 +17,13 @@ SYMBOLS: Final = (
 )
 # fmt: on
 """Symbols of the elements by atomic number."""
+
+
+def unknown_element(atom: int, number: int, known: Iterable[int]) -> str:
+    """Return what to tell of an atom whose element a potential of ``known`` ones lacks."""
+    symbol = SYMBOLS[number] if 0 < number < len(SYMBOLS) else "no element"
+    names = ", ".join(SYMBOLS[z] for z in sorted(known))
+    return (
+        f"atom {atom} is {symbol} (Z = {number}), which the potential does not know; "
+        f"it knows {names}. Fine-tuning on frames with a new element teaches it"
+    )

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from eqpot import keys
+from eqpot.elements import unknown_element
 from eqpot.physics.zbl import ZBLRepulsion
 
 N_ELEMENTS: Final = 119
@@ -96,10 +97,7 @@ class Potential(nn.Module):
         known = set(self.atomic_numbers)
         for atom, number in enumerate(atomic_numbers):
             if number not in known:
-                raise ValueError(
-                    f"{where}: atom {atom} is element Z={number}, which this potential does not "
-                    f"know; it knows Z={sorted(known)}"
-                )
+                raise ValueError(f"{where}: {unknown_element(atom, number, known)}")
 
     @torch.jit.unused
     def scale_energies(self, factor: float) -> None:

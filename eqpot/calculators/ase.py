@@ -14,7 +14,7 @@ from eqpot.allocation import keep_freed_memory
 from eqpot.calculators.verlet_list import VerletList
 from eqpot.compilation import CompiledPotential, compile_potential, load_compiled
 from eqpot.data.cells import check_cell
-from eqpot.elements import SYMBOLS
+from eqpot.elements import unknown_element
 from eqpot.export import load_torchscript
 from eqpot.files import load_potential
 from eqpot.models import GauntModel
@@ -292,13 +292,8 @@ class ASECalculator(Calculator):
         in_table = (numbers >= 0) & (numbers < N_ELEMENTS)
         unknown = np.flatnonzero(~(in_table & (self._species_of[numbers % N_ELEMENTS] >= 0)))
         if len(unknown):
-            number = int(numbers[unknown[0]])
-            symbol = SYMBOLS[number] if 0 < number < len(SYMBOLS) else "no element"
-            known = ", ".join(SYMBOLS[z] for z in sorted(self.atomic_numbers))
-            raise ValueError(
-                f"atom {unknown[0]} is {symbol} (Z = {number}), which the potential does not know; "
-                f"it knows {known}"
-            )
+            atom = int(unknown[0])
+            raise ValueError(unknown_element(atom, int(numbers[atom]), self.atomic_numbers))
         check_cell(cell, pbc)
 
     def _results(
