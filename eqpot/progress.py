@@ -39,7 +39,8 @@ class StepProgress:
         self.label, self.silent, self.unit = label, silent, unit
         self._console = Console(highlight=False, soft_wrap=True)
         self._bar: Progress | None = None
-        self._first = self._n_steps = 0
+        self._first: int | None = None
+        self._n_steps = 0
         self._started = self._last_line = time.monotonic()
 
     def line(self, text: str = "") -> None:
@@ -49,7 +50,7 @@ class StepProgress:
 
     def start(self, n_steps: int, first: int = 0) -> None:
         """Begin the progress of ``n_steps`` steps, of which ``first`` are done."""
-        self._first, self._n_steps = first, n_steps
+        self._first, self._n_steps = None, n_steps
         self._started = self._last_line = time.monotonic()
         if self.silent or first == n_steps or not sys.stdout.isatty():
             return
@@ -68,11 +69,18 @@ class StepProgress:
         """Tell that ``done`` steps are done.
 
         Moves the bar, with the ``note`` behind the rate. Without a bar, returns the pace where a
-        line is due, which is now and then.
+        line is due, which is now and then. The rate leaves out what came before the first call: a
+        first step may compile.
         """
         if self.silent:
             return None
         now = time.monotonic()
+        if self._first is None:
+            self._first = done
+            self._started = self._last_line = now
+            if self._bar is not None:
+                self._bar.update(self._task, completed=done)
+            return None
         if self._bar is None and now - self._last_line < _SECONDS_BETWEEN_LINES:
             return None
         rate = (done - self._first) / max(1e-9, now - self._started)
