@@ -7,7 +7,8 @@ import pytest
 import torch
 from ase.build import molecule
 from ase.calculators.lj import LennardJones
-from ase.io import write
+from ase.calculators.singlepoint import SinglePointCalculator
+from ase.io import read, write
 from typer.testing import CliRunner
 
 import eqpot.cli.train
@@ -114,6 +115,18 @@ def test_max_time_becomes_a_number_of_steps_that_are_all_taken(frames, tmp_path)
     assert last.step == result.training.n_steps > 3
     final = recipe.training.schedule.final * 0.003
     assert last.learning_rate == pytest.approx(final, rel=0.2)
+
+
+def test_energies_alone_are_refused_with_the_key_that_names_forces(frames, tmp_path):
+    images = read(frames, ":")
+    for atoms in images:
+        atoms.arrays["my_forces"] = atoms.get_forces()
+        atoms.calc = SinglePointCalculator(atoms, energy=atoms.get_potential_energy())
+    path = tmp_path / "energies.extxyz"
+    write(path, images)
+    with pytest.raises(ValueError, match=r"alone: compute them, or .* `data.forces_key`"):
+        quiet_run(recipe_of(path, tmp_path / "run"))
+    quiet_run(recipe_of(path, tmp_path / "run", data={"forces_key": "my_forces"}, epochs=1))
 
 
 def test_a_loss_that_is_not_finite_names_the_frames(frames, tmp_path):

@@ -111,7 +111,7 @@ def _absent(scan: Scan, label: str) -> Finding:
         "labels",
         f"labels.absent.{label}",
         f"{scan.name}: no frame has {label}",
-        "forces carry most of what a potential learns; compute them if you can"
+        "compute them: a potential cannot be trained on energies alone"
         if label == keys.FORCES
         else "",
         (scan.name,),
