@@ -33,14 +33,23 @@ class StepProgress:
         Print nothing.
     unit
         What a step is called where the rate is shown.
+    leave_out_first
+        Whether the rate is that of the steps after the first, which may compile.
     """
 
-    def __init__(self, label: str, silent: bool = False, unit: str = "steps") -> None:
+    def __init__(
+        self,
+        label: str,
+        silent: bool = False,
+        unit: str = "steps",
+        leave_out_first: bool = False,
+    ) -> None:
         self.label, self.silent, self.unit = label, silent, unit
+        self.leave_out_first = leave_out_first
         self._console = Console(highlight=False, soft_wrap=True)
         self._bar: Progress | None = None
-        self._first: int | None = None
-        self._n_steps = 0
+        self._first = self._n_steps = 0
+        self._in_first = False
         self._started = self._last_line = time.monotonic()
 
     def line(self, text: str = "") -> None:
@@ -50,7 +59,8 @@ class StepProgress:
 
     def start(self, n_steps: int, first: int = 0) -> None:
         """Begin the progress of ``n_steps`` steps, of which ``first`` are done."""
-        self._first, self._n_steps = None, n_steps
+        self._first, self._n_steps = first, n_steps
+        self._in_first = self.leave_out_first
         self._started = self._last_line = time.monotonic()
         if self.silent or first == n_steps or not sys.stdout.isatty():
             return
@@ -69,24 +79,22 @@ class StepProgress:
         """Tell that ``done`` steps are done.
 
         Moves the bar, with the ``note`` behind the rate. Without a bar, returns the pace where a
-        line is due, which is now and then. The rate leaves out what came before the first call: a
-        first step may compile.
+        line is due, which is now and then.
         """
         if self.silent:
             return None
         now = time.monotonic()
-        if self._first is None:
-            self._first = done
-            self._started = self._last_line = now
-            if self._bar is not None:
-                self._bar.update(self._task, completed=done)
-            return None
+        if self._in_first:
+            self._in_first = False
+            self._first, self._started, self._last_line = done, now, now
         if self._bar is None and now - self._last_line < _SECONDS_BETWEEN_LINES:
             return None
-        rate = (done - self._first) / max(1e-9, now - self._started)
+        rate = max(0, done - self._first) / max(1e-9, now - self._started)
         if self._bar is not None:
-            state = f"{rate:.1f} {self.unit}/s" + (f"  {note}" if note else "")
-            self._bar.update(self._task, completed=done, state=state)
+            shown = [f"{rate:.1f} {self.unit}/s"] * (rate > 0) + [note] * bool(note)
+            self._bar.update(self._task, completed=done, state="  ".join(shown))
+            return None
+        if rate == 0.0:  # back where it began
             return None
         self._last_line = now
         return Pace(rate, (self._n_steps - done) / max(1e-9, rate))

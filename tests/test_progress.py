@@ -18,7 +18,8 @@ class Clock:
 def test_a_first_step_that_compiles_is_not_part_of_the_rate(monkeypatch):
     clock = Clock()
     monkeypatch.setattr(progress, "time", clock)
-    shown = progress.StepProgress("training")
+    monkeypatch.setattr(progress.sys.stdout, "isatty", lambda: False)
+    shown = progress.StepProgress("training", leave_out_first=True)
     shown.start(1000, first=500)
     clock.now = 300.0
     assert shown.step(501) is None
@@ -29,3 +30,5 @@ def test_a_first_step_that_compiles_is_not_part_of_the_rate(monkeypatch):
     assert pace is not None
     assert pace.rate == pytest.approx(10.0)
     assert pace.remaining == pytest.approx(39.9)
+    clock.now = 330.0
+    assert shown.step(501) is None, "a run that went back has no rate"

@@ -32,7 +32,7 @@ class RunLog:
     """
 
     def __init__(self, silent: bool = False) -> None:
-        self._progress = StepProgress("training", silent)
+        self._progress = StepProgress("training", silent, leave_out_first=True)
         self._file: TextIO | None = None
         self._early: list[str] = []
 
