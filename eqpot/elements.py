@@ -21,9 +21,11 @@ SYMBOLS: Final = (
 
 def unknown_element(atom: int, number: int, known: Iterable[int]) -> str:
     """Return what to tell of an atom whose element a potential of ``known`` ones lacks."""
-    symbol = SYMBOLS[number] if 0 < number < len(SYMBOLS) else "no element"
+    is_element = 0 < number < len(SYMBOLS)
+    symbol = SYMBOLS[number] if is_element else "no element"
+    remedy = f". Frames with {symbol} in `data.train` of a fine-tuning teach it" * is_element
     names = ", ".join(SYMBOLS[z] for z in sorted(known))
     return (
         f"atom {atom} is {symbol} (Z = {number}), which the potential does not know; "
-        f"it knows {names}. Fine-tuning on frames with a new element teaches it"
+        f"it knows {names}{remedy}"
     )

@@ -151,6 +151,8 @@ def closest(atoms):
 def test_an_element_that_the_potential_does_not_know_is_refused():
     with pytest.raises(ValueError, match="does not know"):
         laws.predict(random_potential(), molecule("ClF"))
-    told = r"a\.xyz: atom 1 is Cl \(Z = 17\), which the potential does not know; it knows .*Fine"
+    told = r"a\.xyz: atom 1 is Cl \(Z = 17\), which the potential does not know; it knows .*Cl in"
     with pytest.raises(ValueError, match=told):
         random_potential().check_elements([6, 17], "a.xyz")
+    with pytest.raises(ValueError, match=r"atom 0 is no element \(Z = 0\), .* it knows [\w, ]+$"):
+        random_potential().check_elements([0], "a.xyz")

@@ -124,7 +124,7 @@ def test_energies_alone_are_refused_with_the_key_that_names_forces(frames, tmp_p
         atoms.calc = SinglePointCalculator(atoms, energy=atoms.get_potential_energy())
     path = tmp_path / "energies.extxyz"
     write(path, images)
-    with pytest.raises(ValueError, match=r"alone: compute them, or .* `data.forces_key`"):
+    with pytest.raises(ValueError, match=r"not enough: compute them or, .* `data.forces_key`"):
         quiet_run(recipe_of(path, tmp_path / "run"))
     quiet_run(recipe_of(path, tmp_path / "run", data={"forces_key": "my_forces"}, epochs=1))
 

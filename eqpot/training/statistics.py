@@ -60,8 +60,8 @@ def training_statistics(graphs: GraphDataset) -> Statistics:
         raise ValueError("no frame has two atoms within `model.r_max` of each other")
     if n_components == 0:
         raise ValueError(
-            "no training frame has forces under a name that is read, and a potential cannot be "
-            "trained on energies alone: compute them, or name them with `data.forces_key`"
+            "no training frame whose atoms have neighbours has forces, and energies alone are not "
+            "enough: compute them or, if they have another name, give it as `data.forces_key`"
         )
     force_rms = (squares / n_components) ** 0.5
     if force_rms == 0.0:

@@ -111,7 +111,7 @@ def _absent(scan: Scan, label: str) -> Finding:
         "labels",
         f"labels.absent.{label}",
         f"{scan.name}: no frame has {label}",
-        "compute them: a potential cannot be trained on energies alone"
+        "compute them, unless other training files have them: energies alone are not enough"
         if label == keys.FORCES
         else "",
         (scan.name,),
