@@ -162,7 +162,7 @@ def test_the_command_prints_a_table_and_writes_json(native, tmp_path, monkeypatc
     [
         (("absent.eqpot",), "no such file"),
         (("p.eqpot", "absent.xyz"), "absent.xyz"),
-        (("p.eqpot", "gold.xyz"), "element Z=79"),
+        (("p.eqpot", "gold.xyz"), "gold.xyz: atom 0 is Au (Z = 79)"),
         (("p.eqpot", "si.xyz", "--timestep", "0"), "`timestep` must be above zero"),
         (("p.eqpot", "si.xyz", "--seconds", "-1"), "`seconds` must be above zero"),
         (("p.eqpot", "si.xyz", "--device", "abacus"), "`device` must be such as"),

@@ -314,7 +314,7 @@ def test_replayed_frames_have_the_errors_they_had(base_file, potential):
         assert frame.energy - float(outputs[keys.ENERGY]) == pytest.approx(0.01, abs=1e-7)
         assert np.abs(outputs[keys.FORCES].numpy() - frame.forces).max() < 1e-10
     strange = replace(frame_of(molecule("HF")), energy=0.0, source="old.xyz, frame 3")
-    with pytest.raises(ValueError, match=r"old\.xyz, frame 3: atom \d is element Z=9"):
+    with pytest.raises(ValueError, match=r"old\.xyz, frame 3: atom \d is F \(Z = 9\)"):
         start(base_file, new, [strange], replay="old.xyz")
 
 
