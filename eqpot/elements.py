@@ -19,13 +19,17 @@ SYMBOLS: Final = (
 """Symbols of the elements by atomic number."""
 
 
+def symbols(elements: Iterable[int]) -> str:
+    """Return the symbols of elements, for messages."""
+    return ", ".join(SYMBOLS[z] for z in elements)
+
+
 def unknown_element(atom: int, number: int, known: Iterable[int]) -> str:
     """Return what to tell of an atom whose element a potential of ``known`` ones lacks."""
     is_element = 0 < number < len(SYMBOLS)
     symbol = SYMBOLS[number] if is_element else "no element"
     remedy = f". Frames with {symbol} in `data.train` of a fine-tuning teach it" * is_element
-    names = ", ".join(SYMBOLS[z] for z in sorted(known))
     return (
         f"atom {atom} is {symbol} (Z = {number}), which the potential does not know; "
-        f"it knows {names}{remedy}"
+        f"it knows {symbols(sorted(known))}{remedy}"
     )

@@ -5,7 +5,6 @@ from typing import Any, Final
 
 import torch
 
-from eqpot.elements import SYMBOLS
 from eqpot.files import load_potential, read_header
 from eqpot.models import GauntModel, settings_of
 from eqpot.models.settings import PRESETS
@@ -163,8 +162,3 @@ def with_elements(potential: Potential, elements: list[int]) -> tuple[Potential,
         repulsion,
     )
     return extended.to(next(model.parameters())), origin_of
-
-
-def symbols(elements: list[int]) -> str:
-    """Return the symbols of elements, for messages."""
-    return ", ".join(SYMBOLS[z] for z in elements)

@@ -12,10 +12,10 @@ from torch import nn
 
 from eqpot import keys
 from eqpot.data import Frame, collate, frame_to_graph
-from eqpot.elements import SYMBOLS
+from eqpot.elements import SYMBOLS, symbols
 from eqpot.models import GauntModel
 from eqpot.potential import Potential
-from eqpot.training.base_potential import BasePotential, symbols, with_elements
+from eqpot.training.base_potential import BasePotential, with_elements
 from eqpot.training.energy_shift import EnergyShift, energy_shift
 from eqpot.training.evaluation import Evaluation, evaluate
 from eqpot.training.low_rank import add_low_rank_updates
